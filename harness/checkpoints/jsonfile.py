@@ -1,0 +1,42 @@
+"""JSON objects from files that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from harness.checkpoints.safetensors import shown
+from harness.errors import OperationalError
+
+MAX_BYTES = 200_000_000
+"""The largest tokenizer.json in use is about 35 MB."""
+
+
+def read_json_object(path: Path, error: type[OperationalError], fix: str) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises `error` with one sentence that ends in `fix` when the file is missing, unreadable,
+    too large, a Git LFS pointer, or not a JSON object.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            raise error(f"{path} is no regular file of a sane size; {fix}")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as cause:
+        raise error(f"{path} is missing; {fix}") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} is not UTF-8 text; {fix}") from cause
+    except OSError as cause:
+        raise error(f"{path} cannot be read ({cause.strerror}); {fix}") from cause
+    if text.startswith("version https://git-lfs"):
+        raise error(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path} is not valid JSON ({shown(str(cause), 80)}); {fix}") from cause
+    if not isinstance(value, dict):
+        raise error(f"{path} must hold a JSON object, not a {type(value).__name__}; {fix}")
+    return value
