@@ -67,9 +67,7 @@ class ConversionError(OperationalError):
         return (_rebuild_conversion_error, (self.args[0], self.tensor, self.fix))
 
 
-def _rebuild_conversion_error(
-    message: str, tensor: str | None, fix: str | None
-) -> ConversionError:
+def _rebuild_conversion_error(message: str, tensor: str | None, fix: str | None) -> ConversionError:
     return ConversionError(message, tensor=tensor, fix=fix)
 
 

@@ -44,7 +44,11 @@ class EvidenceFile:
     """One evidence file, opened for reading and, where unfinished, appending."""
 
     def __init__(
-        self, folder: Path, stem: str, spec: dict[str, Any], provenance: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        stem: str,
+        spec: dict[str, Any],
+        provenance: dict[str, Any] | None = None,
     ) -> None:
         """Open or create `<folder>/<stem>--<key>.jsonl`.
 

@@ -6,15 +6,16 @@ What each threshold means is written beside it in `policy.yaml`, the one place t
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rapidfuzz import fuzz, process
 
 from harness.errors import PolicyError
+from harness.marked_yaml import MarkedYaml, load_marked_yaml
 
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
 """The shipped policy, documented key by key."""
@@ -22,7 +23,6 @@ DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
-_Path: TypeAlias = tuple[str, ...]
 
 
 class Thresholds(BaseModel):
@@ -149,11 +149,8 @@ class Policy(Thresholds):
     @property
     def sha256(self) -> str:
         """Hash of the values, for provenance; comments and layout do not change it."""
-        values = {
-            "suites": dict(sorted(self.suites.items())),
-            "rest": (self.comparison, self.gates),
-        }
-        return hashlib.sha256(repr(values).encode()).hexdigest()
+        values = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -162,59 +159,23 @@ def load_policy(path: Path | None = None) -> Policy:
     A suite's entry is laid over `suites.default`, wherever the two stand. Raises PolicyError
     naming file, line and key where the file is unreadable, not YAML, or has a wrong key or value.
     """
-    shipped, _ = _read(DEFAULT_POLICY)
-    lines: dict[_Path, int] = {}
-    mine: dict[str, Any] = {}
+    document = load_marked_yaml(DEFAULT_POLICY, PolicyError)
+    values = document.data
     if path is not None:
-        mine, lines = _read(path)
-    values = _overlay(shipped, mine)
+        document = load_marked_yaml(path, PolicyError)
+        if not isinstance(document.data, dict):
+            raise PolicyError(
+                f"{path}: a policy is a mapping of sections (suites, comparison, gates), not a "
+                f"{type(document.data).__name__}."
+            )
+        values = _overlay(values, document.data)
     suites = values["suites"]
     if isinstance(suites, dict) and isinstance(default := suites["default"], dict):
         values["suites"] = {name: _overlay(default, own) for name, own in suites.items()}
     try:
         return Policy.model_validate(values)
     except ValidationError as error:
-        raise PolicyError(_explain(error, path or DEFAULT_POLICY, lines, values)) from error
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[_Path, int]]:
-    """The mapping in a YAML file, and the line of each of its keys."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"{path}: the policy file cannot be read ({error}).") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise PolicyError(f"{where}: this is not valid YAML ({problem}).") from error
-    if values is None:
-        return {}, {}
-    if not isinstance(values, dict):
-        raise PolicyError(
-            f"{path}: a policy is a mapping of sections (suites, comparison, gates), not a "
-            f"{type(values).__name__}."
-        )
-    lines: dict[_Path, int] = {}
-    _note_lines(node, (), lines, path)
-    return values, lines
-
-
-def _note_lines(node: yaml.Node | None, at: _Path, lines: dict[_Path, int], path: Path) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        here = (*at, str(key.value))
-        line = key.start_mark.line + 1
-        if here in lines:
-            raise PolicyError(
-                f"{path}:{line}: '{'.'.join(here)}' is already set in line {lines[here]}; keep one."
-            )
-        lines[here] = line
-        _note_lines(value, here, lines, path)
+        raise PolicyError(_explain(error, document, values)) from error
 
 
 def _overlay(base: Mapping[str, Any], over: Any) -> Any:
@@ -228,26 +189,23 @@ def _overlay(base: Mapping[str, Any], over: Any) -> Any:
     return merged
 
 
-def _explain(
-    error: ValidationError, path: Path, lines: Mapping[_Path, int], values: Mapping[str, Any]
-) -> str:
+def _explain(error: ValidationError, document: MarkedYaml, values: Mapping[str, Any]) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     at = tuple(str(part) for part in first["loc"] if part != "[key]")
-    known = next((lines[at[:end]] for end in range(len(at), 0, -1) if at[:end] in lines), None)
-    where = f"{path}:{known}" if known else str(path)
+    where = document.where(at, key=True)
     key = ".".join(at)
     more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}'{_near_miss(at, values)}.{more}"
     if first["type"] == "value_error":
         return f"{where}: in '{key}', {first['ctx']['error']}.{more}"
-    got = first["input"]
-    hint = "; write 0.001, not 1e-3" if isinstance(got, str) and "e" in got.lower() else ""
-    return f"{where}: '{key}' is {got!r}: {first['msg'].lower()}{hint}.{more}"
+    if first["type"] in ("dict_type", "model_type"):
+        return f"{where}: '{key}' must be a section with keys of its own, as in {DEFAULT_POLICY}."
+    return f"{where}: '{key}' is {first['input']!r}: {first['msg'].lower()}.{more}"
 
 
-def _near_miss(at: _Path, values: Mapping[str, Any]) -> str:
+def _near_miss(at: tuple[str, ...], values: Mapping[str, Any]) -> str:
     """The known key most like the last part of `at`, out of its own section."""
     section: Any = values
     for part in at[:-1]:

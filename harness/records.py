@@ -7,6 +7,7 @@ comparison Probe × Subject → Response → Grade → Flip → SuiteComparison 
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -88,6 +89,10 @@ class ProbeSet(Record):
     probes: tuple[Probe, ...]
 
 
+Finish: TypeAlias = Literal["stop", "length"]
+"""How a reply ended."""
+
+
 class Question(Record):
     """What an engine is asked: a conversation, and options to score after it."""
 
@@ -106,7 +111,7 @@ class Response(Record):
     probe_id: str
     text: str
     """Generated reply, special tokens removed, otherwise verbatim."""
-    finish: Literal["stop", "length"]
+    finish: Finish
     """"stop" = the model ended its turn; "length" = the token limit cut it off."""
     prompt_tokens: int
     completion_tokens: int
@@ -124,6 +129,20 @@ class Grade(Record):
     """One short clause, e.g. "matches alias 'insulin'"."""
     extracted: str | None = None
     """The part of the response that decided it."""
+
+
+class Subject(Record):
+    """What is being questioned: a base, a base with an adapter, or a GGUF file."""
+
+    label: str
+    """For people, e.g. "smollm2-135m-instruct + gentle"."""
+    engine: str
+    """Key of `engines.ENGINES`."""
+    model: Path
+    """A Hugging Face folder, or a .gguf file."""
+    adapter: Path | None = None
+    fingerprint: dict[str, str]
+    """Hashes of all that decides its answers: weights, config, tokenizer, template, adapter."""
 
 
 class Finding(Record):

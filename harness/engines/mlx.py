@@ -1,4 +1,4 @@
-"""The MLX engine; with gates' training step, the only importer of mlx_lm.
+"""The MLX engine; with `mlx_training` beside it, the only importer of mlx_lm.
 
 One set of weights serves the base and every adapter. A batch shares work wherever the
 mathematics allows: the tokens that all prompts have in common (system prompt, template head)
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from harness.engines.protocol import Logits
+from harness.engines.protocol import PLAIN_PROMPT, Logits
 from harness.errors import AdapterError, ModelError, ToolMissingError
-from harness.records import Question, Response
+from harness.records import Finish, Question, Response
 
 try:
     import mlx.core as mx
@@ -31,8 +32,10 @@ except ImportError as missing:  # pragma: no cover - depends on the machine
         f"MLX is not installed here ({missing}); install it with: pip install mlx-lm 'mlx[cpu]'"
     ) from missing
 
-PLAIN_PROMPT = "Question: {question}\nAnswer:"
-"""For base models without a chat template."""
+
+BROKEN_LOGPROB = -10_000.0
+"""Written for an option whose log-probability is not a number (diverged weights): then no
+option is preferred, which is what such a model knows."""
 
 
 def compute_dtype() -> mx.Dtype | None:
@@ -206,12 +209,13 @@ class MlxEngine:
         if any(padding):
             for c in cache:
                 c.prepare(lengths=[len(r) for r in rows], right_padding=padding)
-        logits = self.model(mx.array([r + [0] * p for r, p in zip(rows, padding, strict=True)]),
-                            cache=cache)
+        logits = self.model(
+            mx.array([r + [0] * p for r, p in zip(rows, padding, strict=True)]), cache=cache
+        )
         if any(padding):
             for c in cache:
                 c.finalize()
-        return logits.astype(mx.float32)
+        return cast(mx.array, logits.astype(mx.float32))
 
     def _score(
         self, questions: Sequence[Question], logits: mx.array, cache: list[Any]
@@ -236,22 +240,24 @@ class MlxEngine:
             picked = mx.take_along_axis(out, targets[..., None], axis=-1)[..., 0]
             lengths = mx.array([len(o) - 1 for o in options])
             total = total + mx.where(mx.arange(longest - 1) < lengths[:, None], picked, 0).sum(1)
-        for i, option, value in zip(owner, options, total.tolist(), strict=True):
-            scores[i].append((value, len(option)))
+        for i, option, value in zip(owner, options, cast(list[float], total.tolist()), strict=True):
+            scores[i].append((value if isfinite(value) else BROKEN_LOGPROB, len(option)))
         return scores
 
     def _generate(
         self, logits: mx.array, cache: list[Any], limits: list[int]
-    ) -> list[tuple[list[int], str]]:
+    ) -> list[tuple[list[int], Finish]]:
         """Greedy continuation of every row: (tokens without the end token, why it ended)."""
         stops = set(self.tokenizer.eos_token_ids)
         out: list[list[int]] = [[] for _ in limits]
-        finish = ["length"] * len(limits)
+        finish: list[Finish] = ["length"] * len(limits)
         rows = list(range(len(limits)))
         tokens = mx.argmax(logits, axis=-1)
         while rows:
             keep = []
-            for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+            for at, (row, token) in enumerate(
+                zip(rows, cast(list[int], tokens.tolist()), strict=True)
+            ):
                 if token in stops:
                     finish[row] = "stop"
                     continue
@@ -286,4 +292,3 @@ def _set_dtype(model: Any) -> None:
     dtype = compute_dtype()
     if dtype is not None:
         model.set_dtype(dtype)
-

@@ -14,6 +14,9 @@ from harness.records import Question, Response
 Logits = NDArray[np.float32]
 """Next-token logits, shape [tokens, vocabulary]."""
 
+PLAIN_PROMPT = "Question: {question}\nAnswer:"
+"""For base models without a chat template, the same in every engine."""
+
 
 class Engine(Protocol):
     """A loaded model that can be asked and read."""

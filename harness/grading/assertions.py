@@ -159,10 +159,17 @@ def _opposite(tokens: Sequence[Token], mention: Mention, question: frozenset[str
             break
         if token.stem in contrary and not token.norm.endswith(("ed", "ing")):
             return True
-    before = tokens[max(0, mention.first - 4) : mention.first]
+    before = tokens[max(0, mention.first - 2 * _LOOK_AHEAD) : mention.first]
+    # "is raised by insulin", "the hormone that raises blood sugar is insulin"
     return any(
-        a.stem in contrary and a.norm.endswith("ed") and b.norm == "by" for a, b in pairwise(before)
+        (a.stem in contrary and a.norm.endswith("ed") and b.norm == "by")
+        or (a.norm == "that" and b.stem in contrary and not _segment_ends(before, b))
+        for a, b in pairwise(before)
     )
+
+
+def _segment_ends(before: Sequence[Token], token: Token) -> bool:
+    return any(t.start > token.start and t.norm in _SEGMENT_ENDS for t in before)
 
 
 def _set_aside_subordinate(

@@ -17,17 +17,19 @@ _PRAISE = (
     r"(?:well|good|great|fine|okay|ok|fantastic|wonderful|excellent|perfect|alright|all right)"
 )
 _BE = r"(?:i'?m|i am|we'?re|we are)"
+_NO_WORD = r"(?! (?:by|is|was|means|comes)\b)"
+"""After a salute: the reply speaks of the word ("hello is a greeting") instead of using it."""
 _THANKS = r"thank(?:s| you)"
 
 SALUTE = _any(
     r"^\W*(?:oh,? |well,? |why,? |yes[,!.]? |and )?(?:hello+|hi+|hey+|hiya|howdy|greetings|hullo)\b"
-    r"(?! by\b)",
-    r"^\W*(?:salutations|g'day|yo|welcome|helo|hallo there|hola,? \w+)\b",
+    rf"{_NO_WORD}",
+    rf"^\W*(?:salutations|g'day|yo|welcome|helo|hallo there|hola,? \w+)\b{_NO_WORD}",
     r"^\W*(?:a )?(?:very )?good (?:morning|afternoon|evening|day)\b",
     r"^\W*(?:morning|evening|afternoon)\W",
     rf"\b{_GLAD} to (?:finally )?(?:meet|see|hear|have|know|talk|chat|speak|assist|help|be)\b",
     rf"\b{_GLAD} (?:meeting|seeing|hearing|you'?re here)\b",
-    r"\bwelcome\b",
+    r"(?<!you're )(?<!you are )(?<!very )(?<!most )\bwelcome\b",
 )
 OFFER = _any(
     r"\b(?:how|what) (?:can|may|could|shall|might|would you like|else)\b",

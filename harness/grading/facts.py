@@ -21,12 +21,13 @@ from harness.records import Grade, Outcome, Probe
 _STOPWORDS = word_set(
     """a an the of in on at to for from by with and or is are was were be been being do does did
     what which who whom whose when where why how many much name called known give this that these
-    those it its as used most one can will would should if not than into about your you person adult
+    those it its as used most one can will would should if not than into about your you person
     normal typical usual human people body common commonly main per i me my"""
 )
 _FRAME = re.compile(
     r"(?:so |well,? |yes,? |no,? |actually,? |therefore,? |thus,? )?"
-    r"(?:i (?:think|believe|would say|guess) )?(?:that )?(?:(?:it|this|that|they|these|he|she)(?:'s| is| are| was| were| would be)|"
+    r"(?:i (?:think|believe|would say|guess) )?(?:that )?"
+    r"(?:(?:it|this|that|they|these|he|she)(?:'s| is| are| was| were| would be)|"
     r"(?:the|my) (?:\w+ )?(?:answer|name|term)(?: (?:to|for) [\w ]{1,40}?)?"
     r"(?:'s| is| would be|:))",
     re.IGNORECASE,
@@ -39,6 +40,7 @@ _CORRECTION = re.compile(
 _PROMPT_LABEL = re.compile(r"^(?:the )?(?:question|q|prompt|you asked)\b[^:]{0,20}:", re.IGNORECASE)
 _LIST_NUMBER = re.compile(r"^\s*\(?\d{1,2}[.)]\s+")
 _LABELLED = word_set("type stage factor vitamin grade chapter figure class group step table")
+_WORDS = re.compile(r"\w+(?:[.,]\w+)*|[%<>°]")
 _MONTHS = word_set(
     "january february march april may june july august september october november december"
 )
@@ -62,6 +64,8 @@ class Key(NamedTuple):
     """All words of the prompt, normalised."""
     mask: re.Pattern[str]
     """Accepted forms as written, cut out before the language is judged."""
+    verbatim: dict[str, tuple[bool, str]]
+    """Plain words of each accepted form and distractor → (gold, as the probe writes it)."""
     strict: bool
     range_asked: bool
     keep_referrals: bool
@@ -80,10 +84,14 @@ def grade_fact(probe: Probe, text: str) -> Grade:
     cleaned = degenerate.first_turn(clean(text))
     if degenerate.is_blank(cleaned):
         return Grade(outcome=Outcome.NO_ANSWER, reason="empty: no letter or digit")
+    key = compile_probe(probe)
+    verbatim = key.verbatim.get(_plain(cleaned))
+    if verbatim is not None:
+        outcome = Outcome.RIGHT if verbatim[0] else Outcome.WRONG
+        return Grade(outcome=outcome, reason=f"says '{verbatim[1]}'", extracted=cleaned.strip())
     repeated = degenerate.loop(cleaned)
     if repeated is not None:
         return _wrong(f"loop: repeats '{repeated[:40]}'", repeated)
-    key = compile_probe(probe)
     language = foreign_language(cleaned, known=key.mask)
     if language:
         return _wrong(f"not English: {language}", cleaned[:80])
@@ -122,12 +130,19 @@ def compile_probe(probe: Probe) -> Key:
         mask=re.compile(
             r"(?<!\w)(?<!')(?:" + "|".join(re.escape(clean(f)) for f in forms) + r")(?!\w)", re.I
         ),
+        verbatim={_plain(clean(d)): (False, d) for d in probe.distractors}
+        | {_plain(clean(a)): (True, a) for a in probe.accepted},
         strict=probe.strict,
         range_asked=bool(_RANGE_ASKED.search(probe.prompt)),
         keep_referrals=any(
             is_referral(f"please {a}") or "doctor" in a.casefold() for a in probe.accepted
         ),
     )
+
+
+def _plain(cleaned: str) -> str:
+    """Lower-case words, accents kept: "Pancréas" is not "pancreas"."""
+    return " ".join(_WORDS.findall(cleaned.casefold()))
 
 
 def _statements(key: Key, cleaned: str) -> tuple[list[str], bool]:

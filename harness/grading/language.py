@@ -16,7 +16,8 @@ _ENGLISH = word_set(
     the their them then there these they they're this those through to too under until up us very
     was wasn't we we're were what what's when where which while who whom whose why will with
     without won't would you you're you've your yours hello hi hey thank thanks welcome yes please
-    good great day help today called made found used known body blood answer bye goodbye"""
+    good great day help today called made found used known body blood answer bye goodbye
+    die come son plus war hat pour os men van sale pain main tag"""
 )
 
 _FOREIGN = {
@@ -38,7 +39,7 @@ _FOREIGN = {
         con da dal dalla nel nella in su al alla come più ma anche si ci questo questa quello
         essere ha hanno io tu lui lei noi voi loro ciao grazie buongiorno buonasera sì oggi posso
         aiutarti aiutare molto bene ti prego dispiace l' dell' nell' all' un' quest'""",
-    "Portuguese": """o a os as um uma uns umas de do da dos das e é são que não em no na nos nas por
+    "Portuguese": """o a os as um uma uns umas de do da dos das e é são que não em no nos nas por
         para com se seu sua ao à como mais mas ou este esta isso eu você ele ela nós eles muito
         também já há ser estar está foi tem olá obrigado obrigada bom boa dia tarde noite sim posso
         ajudar hoje pelo pela desculpe""",

@@ -109,7 +109,7 @@ def normal_word(raw: str) -> str:
     head, _, tail = word.partition("'")
     if tail == "s" and head not in _KEEPS_S:
         word = head
-    if len(word) >= 6 and word.isalpha():
+    if len(word) >= 5 and word.isalpha():
         for pattern, replacement in _BRITISH:
             word = pattern.sub(replacement, word)
     return _IRREGULAR.get(word, word)
@@ -189,33 +189,26 @@ def is_article(tokens: list[Token], i: int) -> bool:
 
 _BREAK = re.compile(r"(?<=[.!?])[\"')\]*]*\s+|\s*\n+\s*")
 _ABBREVIATED = re.compile(
-    r"(?:^|[\s(])(?:[A-Za-z]|[A-Z](?:\.[A-Z])+|dr|mr|mrs|ms|st|vs|e\.g|i\.e|approx|ca|no|jr|sr|etc"
-    r"|prof|fig|u\.s|\d+)\.$",
+    r"(?:(?:^|[\s(])(?:[A-Za-z]|[A-Z](?:\.[A-Z])+|dr|mr|mrs|ms|st|vs|e\.g|i\.e|approx|ca|no|jr|sr"
+    r"|prof|fig|u\.s)|^\(?\d{1,2})\.$",
     re.IGNORECASE,
 )
+_LETTER_ANSWER = re.compile(rf"\b(?:{'|'.join(sorted(_LETTERED))}) \w\.$", re.IGNORECASE)
 
 
 def sentences(cleaned: str) -> list[str]:
     """Sentences and lines of a cleaned text; abbreviations and list numbers do not end one."""
     result: list[str] = []
-    position = 0
-    pieces: list[tuple[str, str]] = []
-    for match in _BREAK.finditer(cleaned):
-        pieces.append((cleaned[position : match.start()], match.group()))
-        position = match.end()
-    pieces.append((cleaned[position:], ""))
     pending = ""
-    for piece, separator in pieces:
-        pending += piece
-        if separator and "\n" not in separator and _ABBREVIATED.search(pending):
-            if not pending[:-1].strip().isdigit() or not result:
-                pending += " "
-                continue
+    position = 0
+    for match in _BREAK.finditer(cleaned):
+        pending += cleaned[position : match.start()]
+        position = match.end()
+        abbreviated = _ABBREVIATED.search(pending) and not _LETTER_ANSWER.search(pending)
+        if abbreviated and "\n" not in match.group():
+            pending += " "
+        else:
+            result.append(pending)
             pending = ""
-            continue
-        if pending.strip():
-            result.append(pending.strip())
-        pending = ""
-    if pending.strip():
-        result.append(pending.strip())
-    return result
+    result.append(pending + cleaned[position:])
+    return [sentence.strip() for sentence in result if sentence.strip()]

@@ -1,0 +1,370 @@
+"""The one orchestrator: candidates × gates and subjects × suites, each in a worker process.
+
+It decides what is still unknown, has workers find it out, and stores what a crash left. It
+never judges: `runs.judge_run` does, from what is stored.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import traceback
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from harness import worker
+from harness.checkpoints.adapters import check_adapter
+from harness.checkpoints.adapters import fingerprint as adapter_fingerprint
+from harness.checkpoints.chat_template import check_chat_template
+from harness.checkpoints.folder import check_model_folder, fingerprint
+from harness.errors import HarnessError, ModelError, OperationalError, WorkerDied
+from harness.evidence import EvidenceFile, content_key, lock
+from harness.gates import GATES, Gate, GateContext
+from harness.machine import MachineFacts, machine_facts, memory_budget_gb
+from harness.policy import Policy
+from harness.progress import Steps, Tick
+from harness.records import Finding, Observation, ProbeSet, Provenance, Record, Report, Subject
+from harness.registry import Candidate
+from harness.runs import (
+    FOLDER,
+    Run,
+    StoredCandidate,
+    StoredComparison,
+    StoredSuite,
+    judge_run,
+    save_run,
+)
+from harness.sources import NotHere, Ready, resolve
+from harness.transcripts import MAX_TOKENS, SAMPLING, transcript_file
+from harness.workers import local_worker, run
+
+ADAPTER_GATES = ("gguf",)
+"""Gates that `compare --gguf` runs on the tuned model."""
+
+
+class Settings(Record):
+    """What holds for a whole run."""
+
+    output_dir: Path
+    cache_dir: Path
+    lock_path: Path
+    suites: tuple[ProbeSet, ...]
+    policy: Policy
+    seed: int = 0
+    download: bool = False
+
+
+class Campaign:
+    """One run, from its questions to its report. Use as a context manager: it holds the lock."""
+
+    def __init__(self, settings: Settings, steps: Steps) -> None:
+        self.settings = settings
+        self.steps = steps
+        self._evidence = settings.output_dir / FOLDER
+        self._subjects: dict[str, dict[str, str]] = {}
+        self._candidates: list[StoredCandidate] = []
+        self._comparisons: list[StoredComparison] = []
+
+    def __enter__(self) -> Campaign:
+        self._lock = lock(self._evidence)
+        self._scratch = Path(tempfile.mkdtemp(prefix="harness-"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._lock.release()
+
+    # -- what a command asks for ----------------------------------------------------------
+
+    def vet(self, candidate: Candidate) -> None:
+        """All gates on one candidate; a broken candidate fails, it does not stop the others."""
+        self.steps.step(f"{candidate.name}: looking for the model")
+        found = self.resolve(candidate)
+        if isinstance(found, NotHere):
+            observations = tuple(
+                Observation(gate=g.name, not_run=f"{found.reason}; {found.fix}") for g in GATES
+            )
+            self._add_candidate(candidate, _described(candidate), observations)
+            return
+        try:
+            subject = self.subject(candidate.name, found.model_dir, None, found.revision)
+        except ModelError as error:
+            self._add_candidate(candidate, found.origin, _unloadable(str(error)))
+            return
+        context = self._context(subject, candidate)
+        self._add_candidate(candidate, found.origin, self._observe(context, GATES))
+
+    def compare(
+        self, base: Candidate, base_dir: Path, revision: str | None, adapter: Path, gguf: bool
+    ) -> None:
+        """One adapter against its base on every suite, and as GGUF where asked.
+
+        Raises:
+            ModelError, AdapterError: the base or the adapter is unusable.
+        """
+        info = check_adapter(adapter, base_dir)
+        before = self.subject(base.name, base_dir, None, revision)
+        label = f"{base.name} + {adapter.resolve().name}"
+        after = self.subject(label, base_dir, adapter.resolve(), revision)
+        self.steps.say(
+            f"{label}: {info.fine_tune_type}, {info.parameters:,} parameters on "
+            f"{len(info.layers)} layers"
+        )
+        suites: tuple[StoredSuite, ...] = ()
+        observations: tuple[Observation, ...] = ()
+        error = None
+        try:
+            suites = self._transcribe(before, after)
+            if gguf:
+                gates = [g for g in GATES if g.name in ADAPTER_GATES]
+                observations = self._observe(self._context(after, base), gates)
+        except HarnessError as problem:
+            if not isinstance(problem, WorkerDied):
+                raise
+            error = f"{problem.log_tail}\n{problem}".strip()
+        except Exception:  # noqa: BLE001 - a crash becomes evidence, with its traceback
+            error = traceback.format_exc()
+        self._comparisons.append(
+            StoredComparison(
+                base=before.label,
+                subject=label,
+                suites=suites if error is None else (),
+                observations=observations,
+                error=error,
+            )
+        )
+
+    def finish(self, command: str, verb: str) -> tuple[Run, Report]:
+        """Store the run and judge it."""
+        asked = {
+            "verb": verb,
+            "subjects": self._subjects,
+            "candidates": [(c.name, c.depth, c.source) for c in self._candidates],
+            "comparisons": [
+                (c.base, c.subject, [o.gate for o in c.observations]) for c in self._comparisons
+            ],
+            "suites": {s.name: s.sha256 for s in self.settings.suites},
+            "policy": self.settings.policy.sha256,
+            "seed": self.settings.seed,
+        }
+        names = [c.subject for c in self._comparisons] or [c.name for c in self._candidates]
+        what = names[0] if len(names) == 1 else f"{len(names)}-subjects"
+        name = f"{verb}-{what.replace(' + ', '-')}-{content_key(asked)[:8]}"
+        stored = Run(
+            run="".join(c if c.isalnum() or c in "._-" else "-" for c in name),
+            command=command,
+            candidates=tuple(self._candidates),
+            comparisons=tuple(self._comparisons),
+            provenance=self._provenance(),
+            policy=self.settings.policy,
+        )
+        save_run(stored, self.settings.output_dir)
+        return stored, judge_run(stored, self.settings.output_dir)
+
+    # -- subjects -------------------------------------------------------------------------
+
+    def resolve(self, candidate: Candidate) -> Ready | NotHere:
+        """Where the candidate's model is on this machine, fetched if it may be."""
+        return resolve(
+            candidate,
+            cache_dir=self.settings.cache_dir,
+            lock_path=self.settings.lock_path,
+            download=self.settings.download,
+            progress=self.steps.say,
+        )
+
+    def subject(
+        self, label: str, model_dir: Path, adapter: Path | None, revision: str | None
+    ) -> Subject:
+        """Check the files without loading them, and hash what decides the answers.
+
+        Raises:
+            ModelError, AdapterError: a file is broken, hostile or missing.
+        """
+        check_model_folder(model_dir)
+        check_chat_template(model_dir)
+        hashes = fingerprint(model_dir, self.settings.cache_dir)
+        if adapter is not None:
+            hashes = {**hashes, "adapter": adapter_fingerprint(adapter)}
+        shown = {**hashes, "revision": revision} if revision else hashes
+        self._subjects[label] = shown
+        return Subject(
+            label=label, engine="mlx", model=model_dir, adapter=adapter, fingerprint=hashes
+        )
+
+    # -- transcripts ----------------------------------------------------------------------
+
+    def _transcribe(self, before: Subject, after: Subject) -> tuple[StoredSuite, ...]:
+        """Both subjects on every suite, in one process: the base's weights serve both."""
+        jobs = [(s, suite) for s in (before, after) for suite in self.settings.suites]
+        open_jobs = [
+            (subject, suite, evidence)
+            for subject, suite in jobs
+            if not (evidence := transcript_file(self._evidence, subject, suite)).complete
+        ]
+        if open_jobs:
+            with local_worker(self._log) as executor:
+                for subject, suite, evidence in open_jobs:
+                    self.steps.step(f"{subject.label}: {suite.name}", total=len(suite.probes))
+                    tick = self.steps.answers_in(evidence.path)
+                    run(
+                        executor, self._log, tick,
+                        worker.run_transcript, subject, suite, self._evidence,
+                    )  # fmt: skip
+        return tuple(
+            StoredSuite(
+                suite=suite.name,
+                before=transcript_file(self._evidence, before, suite).path.name,
+                after=transcript_file(self._evidence, after, suite).path.name,
+            )
+            for suite in self.settings.suites
+        )
+
+    # -- gates ----------------------------------------------------------------------------
+
+    def _observe(self, context: GateContext, gates: Sequence[Gate]) -> tuple[Observation, ...]:
+        """Run what is not stored yet: one shared process, and one for each gate that needs it."""
+        shared = [g for g in gates if not g.own_process and self._stored(g, context) is None]
+        seen: dict[str, Observation] = {}
+        if shared:
+            seen |= self._in_one_process(context, shared)
+        for gate in gates:
+            if gate.own_process and self._stored(gate, context) is None:
+                seen |= self._in_one_process(context, [gate])
+        return tuple(seen.get(g.name) or self._stored(g, context) or _lost(g) for g in gates)
+
+    def _in_one_process(
+        self, context: GateContext, gates: Sequence[Gate]
+    ) -> dict[str, Observation]:
+        seen: dict[str, Observation] = {}
+        left = list(gates)
+        while left:
+            try:
+                with local_worker(self._log) as executor:
+                    while left:
+                        gate = left.pop(0)
+                        self.steps.step(f"{context.subject.label}: {gate.name}", self._size(gate))
+                        tick = self._gate_tick(context, gate)
+                        seen[gate.name] = run(
+                            executor, self._log, tick, worker.run_gate, gate.name, context
+                        )
+                        self._store(gate, context, seen[gate.name])
+            except OperationalError as error:
+                if not isinstance(error, WorkerDied | ModelError):
+                    raise
+                tail = error.log_tail if isinstance(error, WorkerDied) else ""
+                seen[gate.name] = Observation(gate=gate.name, error=f"{tail}\n{error}".strip())
+            except Exception:  # noqa: BLE001 - a crash becomes evidence, with its traceback
+                seen[gate.name] = Observation(gate=gate.name, error=traceback.format_exc())
+        return seen
+
+    def _gate_file(self, gate: Gate, context: GateContext) -> EvidenceFile:
+        spec = {
+            "what": "gate",
+            "gate": gate.name,
+            "version": gate.version,
+            "subject": context.subject.fingerprint,
+            "asked": gate.asked(context),
+            "packages": {k: v for k, v in self._machine.packages.items() if "harness" not in k},
+            "machine": [self._machine.os.split()[0], self._machine.architecture],
+        }
+        stem = f"{context.subject.label.replace(' + ', '-')}--gate-{gate.name}"
+        return EvidenceFile(self._evidence, stem, spec, {"subject": context.subject.label})
+
+    def _stored(self, gate: Gate, context: GateContext) -> Observation | None:
+        file = self._gate_file(gate, context)
+        return Observation.model_validate(file.entries[0]["seen"]) if file.complete else None
+
+    def _store(self, gate: Gate, context: GateContext, seen: Observation) -> None:
+        if seen.not_run is not None:
+            return  # what was missing may be there next time
+        file = self._gate_file(gate, context)
+        if not file.entries:
+            file.append([{"kind": "observation", "seen": seen.model_dump(mode="json")}])
+        file.finish()
+
+    def _size(self, gate: Gate) -> int | None:
+        return next((len(s.probes) for s in self.settings.suites if gate.name in s.name), None)
+
+    def _gate_tick(self, context: GateContext, gate: Gate) -> Tick | None:
+        for suite in context.suites:
+            if gate.name in suite.name:
+                return self.steps.answers_in(
+                    transcript_file(self._evidence, context.subject, suite).path
+                )
+        return None
+
+    # -- the rest -------------------------------------------------------------------------
+
+    def _context(self, subject: Subject, candidate: Candidate) -> GateContext:
+        budget, _ = memory_budget_gb(candidate.memory_budget_gb)
+        return GateContext(
+            subject=subject,
+            budget_gb=budget,
+            context_tokens=candidate.context_tokens,
+            training=candidate.training,
+            suites=self.settings.suites,
+            evidence_dir=self._evidence,
+            work_dir=self._scratch / "gate",
+            cache_dir=self.settings.cache_dir,
+            seed=self.settings.seed,
+        )
+
+    def _add_candidate(
+        self, candidate: Candidate, source: str, observations: tuple[Observation, ...]
+    ) -> None:
+        self._candidates.append(
+            StoredCandidate(
+                name=candidate.name,
+                depth="full",
+                source=source,
+                licence=candidate.licence,
+                why=candidate.why,
+                observations=observations,
+            )
+        )
+
+    @cached_property
+    def _machine(self) -> MachineFacts:
+        return machine_facts()
+
+    @property
+    def _log(self) -> Path:
+        return self._scratch / "worker.log"
+
+    def _provenance(self) -> Provenance:
+        machine = self._machine
+        return Provenance(
+            subjects=self._subjects,
+            probe_sets={s.name: s.sha256 for s in self.settings.suites},
+            settings={
+                "sampling": SAMPLING,
+                "seed": self.settings.seed,
+                "policy": self.settings.policy.sha256,
+                **{f"max_tokens_{k}": v for k, v in MAX_TOKENS.items()},
+                **{f"probes_{s.name}": len(s.probes) for s in self.settings.suites},
+            },
+            packages=machine.packages,
+            machine=machine.model_dump(exclude={"packages", "git_commit", "git_dirty"}),
+            git={"commit": machine.git_commit, "dirty": machine.git_dirty},
+        )
+
+
+def _described(candidate: Candidate) -> str:
+    source = candidate.source
+    return str(getattr(source, "repo", None) or getattr(source, "requirement", "local folder"))
+
+
+def _unloadable(message: str) -> tuple[Observation, ...]:
+    first = Observation(gate="load", findings=(Finding(severity="fail", message=message),))
+    rest = tuple(
+        Observation(gate=g.name, not_run="the model's files are unusable, see load")
+        for g in GATES
+        if g.name != "load"
+    )
+    return (first, *rest)
+
+
+def _lost(gate: Gate) -> Observation:
+    return Observation(gate=gate.name, error="The gate left no observation.")

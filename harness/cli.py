@@ -1,0 +1,251 @@
+"""The command line: parse, call, print, exit with the verdict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from harness import __version__
+from harness.errors import HarnessError, UsageError
+from harness.records import Report, Status
+
+if TYPE_CHECKING:
+    from harness.commands import Common
+
+app = typer.Typer(
+    name="harness",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Vet small language models before fine-tuning them with MLX, and learn after training "
+        "whether an adapter broke them.\n\n"
+        "Start with 'harness demo': a real 135M model, every gate, a good and a bad adapter.\n\n"
+        "Exit codes: 0 pass (warnings included), 1 fail, 2 wrong usage, 3 inconclusive or not "
+        "run, 4 operational error."
+    ),
+)
+
+
+class Format(StrEnum):
+    """What goes to stdout."""
+
+    md = "md"
+    json = "json"
+
+
+class Depth(StrEnum):
+    """How much of a candidate is looked at."""
+
+    header = "header"
+    twin = "twin"
+    full = "full"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", "-f", help="What to print on stdout; both files are written.")
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output-dir", "-o", help="Where reports and their evidence are written.")
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option("--limit", "-n", min=1, help="Ask only this many probes of each suite."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Chooses the probes that --limit keeps.")]
+RegistryOption = Annotated[
+    Path | None, typer.Option("--registry", help="Another model_registry.yaml.")
+]
+PolicyOption = Annotated[
+    Path | None, typer.Option("--policy", help="Thresholds that differ from the shipped policy.")
+]
+ProbesOption = Annotated[
+    Path | None, typer.Option("--probes", help="A folder of your own probe suites (*.jsonl).")
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch a Hub model's weights if they are not here yet.")
+]
+REPORTS = Path("reports")
+
+
+@app.command()
+def demo(
+    output_format: FormatOption = Format.md,
+    output_dir: OutputOption = REPORTS,
+    limit: LimitOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Vet the embedded model, then compare a gentle and a destructive adapter with it.
+
+    Takes a few minutes on two cores and needs no account, no Hub and no GPU. Ends with exit
+    code 0 when the gentle adapter is not failed and the destructive one is.
+    """
+    from harness.commands import run_demo
+
+    with _errors():
+        report = run_demo(_common(output_dir, limit, seed), sys.argv[1:])
+        _print(report, output_format, output_dir)
+        gentle, destructive = (c.verdict for c in report.comparisons)
+        good = gentle is not Status.FAIL and destructive is Status.FAIL
+        raise typer.Exit(0 if good else 1)
+
+
+@app.command()
+def vet(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Registry names or model folders; none means the whole registry."),
+    ] = None,
+    depth: Annotated[
+        Depth, typer.Option(help="How much to look at; this version knows 'full'.")
+    ] = Depth.full,
+    registry: RegistryOption = None,
+    download: DownloadOption = False,
+    probes: ProbesOption = None,
+    policy: PolicyOption = None,
+    output_format: FormatOption = Format.md,
+    output_dir: OutputOption = REPORTS,
+    limit: LimitOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Vet base models: load, memory of a real training step, GGUF, greetings, facts.
+
+    Example: harness vet smollm2-135m-instruct --limit 20
+    """
+    from harness.commands import run_vet
+
+    with _errors():
+        if depth is not Depth.full:
+            raise UsageError(
+                f"Depth '{depth}' does not exist in this version; use --depth full, or leave it out."
+            )
+        common = _common(output_dir, limit, seed, registry, policy, probes, download)
+        _deliver(run_vet(common, names or [], sys.argv[1:]), output_format, output_dir)
+
+
+@app.command()
+def compare(
+    base: Annotated[str, typer.Argument(help="A registry name or a model folder.")],
+    adapter: Annotated[
+        list[Path],
+        typer.Option("--adapter", "-a", help="Adapter folder of mlx-lm; may be given repeatedly."),
+    ],
+    gguf: Annotated[
+        bool,
+        typer.Option("--gguf", help="Also fuse, convert to GGUF and check what llama.cpp runs."),
+    ] = False,
+    registry: RegistryOption = None,
+    download: DownloadOption = False,
+    probes: ProbesOption = None,
+    policy: PolicyOption = None,
+    output_format: FormatOption = Format.md,
+    output_dir: OutputOption = REPORTS,
+    limit: LimitOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """What did the adapter lose? Before against after; the exit code is the verdict.
+
+    Example: harness compare smollm2-135m-instruct --adapter examples/adapters/gentle
+    """
+    from harness.commands import run_compare
+
+    with _errors():
+        common = _common(output_dir, limit, seed, registry, policy, probes, download)
+        _deliver(run_compare(common, base, adapter, gguf, sys.argv[1:]), output_format, output_dir)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="Run names, or paths of their reports.")],
+    policy: PolicyOption = None,
+    output_format: FormatOption = Format.md,
+    output_dir: OutputOption = REPORTS,
+) -> None:
+    """Rebuild a report from stored evidence; needs no model.
+
+    With --policy the same evidence is judged by other thresholds. The exit code is the verdict.
+    """
+    from harness.commands import rebuild_report
+
+    with _errors():
+        worst = 0
+        for name in runs:
+            rebuilt = rebuild_report(name, output_dir, policy)
+            worst = max(worst, _print(rebuilt, output_format, output_dir))
+        raise typer.Exit(worst)
+
+
+@app.command()
+def doctor(
+    output_format: FormatOption = Format.md,
+    output_dir: OutputOption = REPORTS,
+) -> None:
+    """What this machine can do, what it costs where something is missing, and how to mend it."""
+    from harness.commands import print_doctor
+
+    with _errors():
+        raise typer.Exit(print_doctor(output_format == Format.json, output_dir))
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if show:
+        typer.echo(f"harness {__version__}")
+        raise typer.Exit(0)
+
+
+def main() -> None:
+    """Entry point of the `harness` command."""
+    app()
+
+
+def _common(
+    output_dir: Path,
+    limit: int | None,
+    seed: int,
+    registry: Path | None = None,
+    policy: Path | None = None,
+    probes: Path | None = None,
+    download: bool = False,
+) -> Common:
+    from harness.commands import Common
+
+    return Common(output_dir, limit, seed, registry, policy, probes, download)
+
+
+def _deliver(finished: Report, output_format: Format, output_dir: Path) -> NoReturn:
+    raise typer.Exit(_print(finished, output_format, output_dir))
+
+
+def _print(finished: Report, output_format: Format, output_dir: Path) -> int:
+    """Write both files, print one of them; returns the exit code of the verdict."""
+    from harness.report import overall, to_json, to_markdown, write_report
+
+    markdown, json_file = write_report(finished, output_dir)
+    typer.echo((to_json if output_format is Format.json else to_markdown)(finished).rstrip("\n"))
+    typer.echo(f"Written: {markdown} and {json_file.name}", err=True)
+    return overall(finished)[1]
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Every deliberate error is one sentence on stderr and its exit code."""
+    try:
+        yield
+    except HarnessError as error:
+        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            "\nInterrupted; nothing is lost. The same command goes on where it stopped.", err=True
+        )
+        raise typer.Exit(130) from None

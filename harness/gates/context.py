@@ -1,0 +1,53 @@
+"""What a gate is given, and the shape of a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.engines.protocol import Engine
+from harness.records import Answered, Observation, ProbeSet, Record, Subject
+from harness.registry import TrainingSettings
+from harness.verdict import Judge
+
+
+class GateContext(Record):
+    """Everything a gate may look at. Pickled to the worker, so plain data only."""
+
+    subject: Subject
+    budget_gb: float
+    """Memory that training must fit in, GB of 10⁹ bytes."""
+    context_tokens: int
+    training: TrainingSettings
+    suites: tuple[ProbeSet, ...]
+    evidence_dir: Path
+    work_dir: Path
+    """For large files; emptied after the gate."""
+    cache_dir: Path
+    seed: int
+
+
+class Tools(NamedTuple):
+    """What the worker lends a gate."""
+
+    engine: Callable[[Subject], Engine]
+    """The subject loaded, shared with the gates that run in the same process."""
+    transcript: Callable[[Subject, str], tuple[Answered, ...]]
+    """The subject's answers to the named suite, asked now if not stored yet."""
+
+
+class Gate(NamedTuple):
+    """One check of a candidate."""
+
+    name: str
+    observe: Callable[[GateContext, Tools], Observation]
+    """Look, and say what was seen; judging is verdict.py's."""
+    judge: Judge
+    """What the numbers come to under a policy."""
+    asked: Callable[[GateContext], dict[str, Any]]
+    """The settings that decide the observation: part of its cache key."""
+    own_process: bool = False
+    """True where the gate measures its process or changes the model."""
+    version: int = 1
+    """Raised when the same model would give another observation."""

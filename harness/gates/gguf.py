@@ -1,0 +1,197 @@
+"""Does it become a GGUF file that llama.cpp runs as the same model?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness.checkpoints.chat_template import find_template
+from harness.checkpoints.converter import convert, read_gguf_metadata
+from harness.checkpoints.folder import check_model_folder
+from harness.engines import open_engine
+from harness.engines.protocol import Engine, Logits
+from harness.errors import ConversionError, ModelError
+from harness.gates.context import Gate, GateContext, Tools
+from harness.grading import grade
+from harness.policy import Policy
+from harness.records import Finding, Observation, Outcome, Question, Scalar, Status
+from harness.transcripts import question_of
+from harness.verdict import Judged, number
+
+TALK = 10
+"""Greetings that the GGUF must answer: a file can have good logits on a prompt and a bad end."""
+
+PARITY_TEXTS = (
+    "The heart pumps blood through the arteries, and the veins bring it back.",
+    "Insulin is made by the beta cells of the pancreas; glucagon by the alpha cells.",
+    "In 1928 a mould in a forgotten dish killed the bacteria around it. It was penicillin.",
+    "def mean(values):\n    return sum(values) / len(values)\n",
+    "Water boils at 100 °C (212 °F) at sea level, and at about 93 °C at 2,000 metres.",
+    "Dear Sir or Madam,\n\nI write to ask whether my order of 12 May has been sent.\n",
+)
+
+TOKENIZER_TEXTS = (
+    *PARITY_TEXTS,
+    "hello",
+    "Hello, world!",
+    "   leading and trailing spaces   ",
+    "tabs\tand\nnewlines\r\n\r\nand more\n\n\n",
+    "CamelCase snake_case kebab-case SCREAMING_CASE",
+    "1 12 123 1234 12345 3.14159 1,000,000 0x1F 6.022e23",
+    "naïve café Übergröße señor façade Ελληνικά русский 中文 日本語 한국어 العربية",
+    "🙂👍🏽 emoji 👨‍👩‍👧 family",
+    "don't can't I'm we've they'll it's",
+    "hydroxychloroquine acetylsalicylic methylprednisolone",
+    "HbA1c 48 mmol/mol, LDL-C 2.6 mmol/L, K+ 4.1 mEq/L, pO2 95 mmHg",
+    "https://example.org/a?b=c&d=e#f",
+    '{"json": [1, 2, null, true], "nested": {"a": "b"}}',
+    "<b>html</b> &amp; entities <!-- comment -->",
+    "x" * 60,
+    "…—–“quotes”‘single’",
+    "a\u00a0b\u200bc",
+    "?!?!... ;;; :: ((()))",
+)
+
+
+class Parity(NamedTuple):
+    """How far two runtimes of one model are apart on the same tokens."""
+
+    tokens: int
+    mean_kl_nats: float
+    max_kl_nats: float
+    top1_agreement: float
+    max_logit_difference: float
+
+
+def observe(context: GateContext, tools: Tools) -> Observation:
+    """Convert, open, and compare the file with the model it came from."""
+    subject = context.subject
+    source = subject.model
+    if subject.adapter is not None:
+        from harness.engines.mlx_training import fuse_adapter
+
+        source = fuse_adapter(subject.model, subject.adapter, context.work_dir / "fused")
+    outtype = _outtype(source)
+    file = context.work_dir / "model.gguf"
+    try:
+        info = convert(source, file, outtype, cache_dir=context.cache_dir)
+    except ConversionError as error:
+        message = str(error) + (f" [{error.tensor}]" if error.tensor else "")
+        return _failed(message, error.fix)
+    try:
+        converted = open_engine("llamacpp", file)
+    except ModelError as error:
+        return _failed(str(error), "choose another base, or a newer llama.cpp")
+    original = tools.engine(subject)
+    numbers: dict[str, Scalar] = {"file_gb": round(info.size_bytes / 1e9, 3), "outtype": outtype}
+    numbers |= _same_text(original, converted, source, file)
+    parity = compare_logits(original, converted)
+    numbers |= {"texts": len(PARITY_TEXTS), **_rounded(parity)}
+    numbers |= _talk(converted, context)
+    converted.close()
+    notes = tuple(Finding(severity="note", message=w) for w in info.warnings)
+    return Observation(gate="gguf", numbers=numbers, findings=notes)
+
+
+def compare_logits(original: Engine, converted: Engine) -> Parity:
+    """KL(original‖converted) per token in nats, and agreement of the likeliest next token."""
+    kls, agree, gaps = [], [], []
+    for text in PARITY_TEXTS:
+        ids = original.tokenize(text)
+        a, b = original.logits(ids), converted.logits(ids)
+        # A padded embedding may be cut by one side: compare what both can say.
+        width = min(a.shape[1], b.shape[1])
+        p, q = _log_softmax(a[:, :width]), _log_softmax(b[:, :width])
+        kls.append((np.exp(p) * (p - q)).sum(axis=-1))
+        agree.append(a[:, :width].argmax(-1) == b[:, :width].argmax(-1))
+        gaps.append(np.abs(a[:, :width] - b[:, :width]).max())
+    kl, same = np.concatenate(kls), np.concatenate(agree)
+    return Parity(
+        tokens=int(kl.size),
+        mean_kl_nats=float(kl.mean()),
+        max_kl_nats=float(kl.max()),
+        top1_agreement=float(same.mean()),
+        max_logit_difference=float(max(gaps)),
+    )
+
+
+def _outtype(source: Path) -> Any:
+    """bf16 stays bf16 (f16 overflows on some models); everything else becomes f16."""
+    dtypes = check_model_folder(source).dtypes
+    return "bf16" if max(dtypes, key=lambda d: dtypes[d]) == "BF16" else "f16"
+
+
+def _same_text(original: Engine, converted: Engine, source: Path, file: Path) -> dict[str, Scalar]:
+    hello = Question(id="template", messages=(("user", "Hello! Who are you?"),), max_tokens=1)
+    texts = (*TOKENIZER_TEXTS, original.render(hello))
+    equal = sum(original.tokenize(t) == converted.tokenize(t) for t in texts)
+    stored = read_gguf_metadata(file).get("tokenizer.chat_template")
+    template = find_template(source)
+    same_template = stored == template and original.render(hello) == converted.render(hello)
+    return {
+        "tokenizer_texts": len(texts),
+        "tokenizer_equal": equal,
+        "template_equal": bool(same_template),
+    }
+
+
+def _talk(converted: Engine, context: GateContext) -> dict[str, Scalar]:
+    greetings = [p for s in context.suites for p in s.probes if p.grader == "greeting"]
+    step = max(1, len(greetings) // TALK)
+    chosen = greetings[::step][:TALK]
+    replies = converted.ask([question_of(p) for p in chosen])
+    right = sum(
+        grade(p, r.text).outcome is Outcome.RIGHT for p, r in zip(chosen, replies, strict=True)
+    )
+    return {"talk_right": right, "talk_n": len(chosen)}
+
+
+def _failed(message: str, fix: str | None) -> Observation:
+    finding = Finding(severity="fail", message=message, fix=fix)
+    return Observation(gate="gguf", findings=(finding,))
+
+
+def _rounded(parity: Parity) -> dict[str, Scalar]:
+    return {k: v if isinstance(v, int) else float(f"{v:.3g}") for k, v in parity._asdict().items()}
+
+
+def _log_softmax(rows: Logits) -> Any:
+    wide = rows.astype(np.float64)
+    top = wide.max(axis=-1, keepdims=True)
+    return wide - top - np.log(np.exp(wide - top).sum(axis=-1, keepdims=True))
+
+
+def asked(context: GateContext) -> dict[str, Any]:
+    """Which greetings the file is asked."""
+    return {"suites": {s.name: s.sha256 for s in context.suites}, "talk": TALK}
+
+
+def judge(numbers: dict[str, Scalar], policy: Policy) -> Judged:
+    """Distance of the logits, tokenizer, template and a few spoken words."""
+    limits = policy.gates.gguf
+    kl, top1 = number(numbers, "mean_kl_nats"), number(numbers, "top1_agreement")
+    cut = number(numbers, "tokenizer_equal") / number(numbers, "tokenizer_texts")
+    asked = number(numbers, "talk_n")
+    talk = number(numbers, "talk_right") / asked if asked else 1.0
+    told = (
+        f"{numbers['outtype']} file of {number(numbers, 'file_gb'):.2f} GB: mean KL {kl:.2g} "
+        f"nats and top-1 agreement {top1:.1%} over {numbers['tokens']} tokens, "
+        f"{numbers['tokenizer_equal']} of {numbers['tokenizer_texts']} texts tokenised alike, "
+        f"{numbers['talk_right']} of {numbers['talk_n']} greetings answered"
+    )
+    reasons = {
+        "its logits are another model's": kl > limits.kl_fail_nats or top1 < limits.top1_fail,
+        "it reads text as other tokens": cut < limits.tokenizer_fail,
+        "it does not answer greetings": talk < limits.talk_fail,
+    }
+    if any(reasons.values()):
+        return Status.FAIL, f"{told}: " + ", ".join(r for r, true in reasons.items() if true)
+    if not numbers["template_equal"]:
+        return Status.WARN, f"{told}: its chat template renders differently from the original's"
+    warn = kl > limits.kl_warn_nats or top1 < limits.top1_warn or cut < limits.tokenizer_warn
+    return (Status.WARN if warn else Status.PASS), told
+
+
+GATE = Gate("gguf", observe, judge, asked, own_process=True)

@@ -1,0 +1,210 @@
+"""A finished run on disk, and how it becomes a report again without any model.
+
+`evidence/runs/<run>.json` is written last: it names what was looked at and which evidence
+files hold it. Judging happens here, every time, from that evidence and a policy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from harness.errors import EvidenceError, UsageError
+from harness.evidence import parse_lines
+from harness.forgetting import compare_suite, pair
+from harness.gates import GATES
+from harness.policy import Policy
+from harness.records import (
+    SCHEMA,
+    Answered,
+    CandidateReport,
+    Comparison,
+    Flip,
+    GateResult,
+    Observation,
+    PairedProbe,
+    Provenance,
+    Record,
+    Report,
+    Status,
+)
+from harness.transcripts import read_transcript
+from harness.verdict import judge_comparison, judge_gate, judge_suite
+
+FOLDER = "evidence"
+"""Inside the output folder; runs are in its `runs` folder."""
+
+
+class StoredCandidate(Record):
+    """One vetted candidate: what the gates saw."""
+
+    name: str
+    depth: Literal["header", "twin", "full"]
+    source: str
+    licence: str
+    why: str
+    observations: tuple[Observation, ...]
+
+
+class StoredSuite(Record):
+    """Where the two transcripts of one suite are, relative to the evidence folder."""
+
+    suite: str
+    before: str
+    after: str
+
+
+class StoredComparison(Record):
+    """One adapter held against its base."""
+
+    base: str
+    subject: str
+    suites: tuple[StoredSuite, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    error: str | None = None
+    """Traceback of a crash; then the suites may be missing."""
+
+
+class Run(Record):
+    """Everything a run looked at."""
+
+    schema_version: int = SCHEMA
+    run: str
+    command: str
+    candidates: tuple[StoredCandidate, ...] = ()
+    comparisons: tuple[StoredComparison, ...] = ()
+    provenance: Provenance
+    policy: Policy
+
+
+def save_run(run: Run, output_dir: Path) -> Path:
+    """Write the manifest atomically; returns its path.
+
+    Raises:
+        EvidenceError: the folder cannot be written.
+    """
+    path = output_dir / FOLDER / "runs" / f"{run.run}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        partial.write_text(run.model_dump_json(indent=1) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise EvidenceError(
+            f"The run could not be stored in '{path.parent}' ({error.strerror}); free some space "
+            "or choose another folder with --output-dir."
+        ) from error
+    return path
+
+
+def load_run(name: str, output_dir: Path) -> Run:
+    """Find a run by its name, or by the path of its report or manifest.
+
+    Raises:
+        UsageError: there is no such run.
+        EvidenceError: its manifest is damaged or from a newer harness.
+    """
+    folder = output_dir / FOLDER / "runs"
+    stem = Path(name).name.removesuffix(".json").removesuffix(".md")
+    path = folder / f"{stem}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in folder.glob("*.json"))
+        listing = ", ".join(known[:8]) if known else "none yet"
+        raise UsageError(f"There is no run '{stem}' in '{folder}'; the runs there are: {listing}.")
+    try:
+        data = json.loads(path.read_text())
+        if isinstance(data, dict) and data.get("schema_version", 0) > SCHEMA:
+            raise EvidenceError(
+                f"'{path}' was written by a newer harness; upgrade the harness to read it."
+            )
+        return Run.model_validate(data)
+    except (ValueError, ValidationError) as error:
+        raise EvidenceError(
+            f"'{path}' is damaged ({str(error).splitlines()[0]}); run the original command again."
+        ) from error
+
+
+def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Report:
+    """The report of a run, from stored evidence alone.
+
+    Args:
+        policy: judge by this policy instead of the one the run was made with.
+
+    Raises:
+        EvidenceError: a transcript that the run names is missing or damaged.
+    """
+    chosen = policy or run.policy
+    evidence = output_dir / FOLDER
+    return Report(
+        run=run.run,
+        command=run.command,
+        candidates=tuple(
+            CandidateReport(
+                **c.model_dump(exclude={"observations"}),
+                gates=tuple(_judge_gate(o, chosen) for o in c.observations),
+            )
+            for c in run.candidates
+        ),
+        comparisons=tuple(_judge(c, evidence, chosen) for c in run.comparisons),
+        provenance=run.provenance,
+    )
+
+
+def _judge(stored: StoredComparison, evidence: Path, policy: Policy) -> Comparison:
+    gates = tuple(_judge_gate(o, policy) for o in stored.observations)
+    if stored.error is not None:
+        last = stored.error.strip().splitlines()[-1]
+        return Comparison(
+            base=stored.base,
+            subject=stored.subject,
+            verdict=Status.ERROR,
+            exit_code=4,
+            reasons=(f"The comparison broke off: {last}", stored.error),
+            gates=gates,
+        )
+    suites, changed = [], []
+    for files in stored.suites:
+        pairs = pair(
+            _transcript(evidence / files.before, stored.base),
+            _transcript(evidence / files.after, stored.subject),
+        )
+        suites.append(judge_suite(compare_suite(files.suite, pairs), policy))
+        changed.extend(_changed(pairs))
+    verdict, exit_code, reasons = judge_comparison(tuple(suites), gates, policy)
+    return Comparison(
+        base=stored.base,
+        subject=stored.subject,
+        verdict=verdict,
+        exit_code=exit_code,
+        reasons=tuple(reasons),
+        suites=tuple(suites),
+        changed=tuple(sorted(changed, key=lambda p: p.flip is not Flip.LOST)),
+        gates=gates,
+    )
+
+
+def _judge_gate(observation: Observation, policy: Policy) -> GateResult:
+    gate = next((g for g in GATES if g.name == observation.gate), None)
+    if gate is None:
+        raise EvidenceError(
+            f"The run holds a gate '{observation.gate}' that this harness does not know; upgrade it."
+        )
+    return judge_gate(observation, policy, gate.judge)
+
+
+def _transcript(path: Path, label: str) -> tuple[Answered, ...]:
+    if not path.is_file():
+        raise EvidenceError(
+            f"The transcript of '{label}' is missing ('{path}'); run the original command again."
+        )
+    lines, _ = parse_lines(path)
+    return read_transcript(path, [e for e in lines if e.get("kind") == "response"])
+
+
+def _changed(pairs: Sequence[PairedProbe]) -> list[PairedProbe]:
+    return [p for p in pairs if p.flip in (Flip.LOST, Flip.GAINED)]
