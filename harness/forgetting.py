@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite, sqrt
 from statistics import fmean, stdev
 
+import numpy as np
 from scipy import stats
 
 from harness.errors import EvidenceError
@@ -235,10 +236,22 @@ def compare_choices(pairs: Sequence[PairedProbe]) -> Choice:
 
 
 def _signed_rank_p(changes: Sequence[float]) -> float:
-    if not any(changes):
-        return 1.0
-    p = float(stats.wilcoxon(changes, alternative="less").pvalue)
-    return min(p, 1.0)
+    """P(W⁺ ≤ observed) of Wilcoxon's signed-rank statistic if every sign were a coin toss.
+
+    Zeros are left out and ties get midranks (Wilcoxon, Biometrics Bulletin 1 (1945) 80–83). The
+    distribution is summed up exactly, rank by rank, so it also holds for few or tied changes.
+    """
+    changed = [change for change in changes if change != 0]
+    # Doubled, midranks are whole numbers and can index the table of probabilities.
+    ranks = [round(2 * rank) for rank in stats.rankdata([abs(change) for change in changed])]
+    observed = sum(rank for rank, change in zip(ranks, changed, strict=True) if change > 0)
+    chances = np.zeros(sum(ranks) + 1)
+    chances[0] = 1.0
+    for rank in ranks:
+        with_rank = np.zeros_like(chances)
+        with_rank[rank:] = chances[:-rank]
+        chances = (chances + with_rank) / 2
+    return min(1.0, float(chances[: observed + 1].sum()))
 
 
 def _score_pair(paired: PairedProbe) -> tuple[Scores, Scores] | None:

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from harness.errors import EvidenceError, UsageError
 from harness.evidence import parse_lines
 from harness.forgetting import compare_suite, pair
-from harness.gates import GATES
 from harness.policy import Policy
 from harness.records import (
     SCHEMA,
@@ -25,7 +24,6 @@ from harness.records import (
     CandidateReport,
     Comparison,
     Flip,
-    GateResult,
     Observation,
     PairedProbe,
     Provenance,
@@ -146,7 +144,7 @@ def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Repor
         candidates=tuple(
             CandidateReport(
                 **c.model_dump(exclude={"observations"}),
-                gates=tuple(_judge_gate(o, chosen) for o in c.observations),
+                gates=tuple(judge_gate(o, chosen) for o in c.observations),
             )
             for c in run.candidates
         ),
@@ -156,7 +154,7 @@ def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Repor
 
 
 def _judge(stored: StoredComparison, evidence: Path, policy: Policy) -> Comparison:
-    gates = tuple(_judge_gate(o, policy) for o in stored.observations)
+    gates = tuple(judge_gate(o, policy) for o in stored.observations)
     if stored.error is not None:
         last = stored.error.strip().splitlines()[-1]
         return Comparison(
@@ -186,15 +184,6 @@ def _judge(stored: StoredComparison, evidence: Path, policy: Policy) -> Comparis
         changed=tuple(sorted(changed, key=lambda p: p.flip is not Flip.LOST)),
         gates=gates,
     )
-
-
-def _judge_gate(observation: Observation, policy: Policy) -> GateResult:
-    gate = next((g for g in GATES if g.name == observation.gate), None)
-    if gate is None:
-        raise EvidenceError(
-            f"The run holds a gate '{observation.gate}' that this harness does not know; upgrade it."
-        )
-    return judge_gate(observation, policy, gate.judge)
 
 
 def _transcript(path: Path, label: str) -> tuple[Answered, ...]:

@@ -1,22 +1,29 @@
-"""From evidence to verdicts. Pure: no I/O, no clock; every threshold comes from the policy.
+"""Evidence → verdict: what the statistics of a comparison come to, and with which exit code. Pure.
 
-A loss must be both significant and big to FAIL. A loss that is only one of the two WARNs.
-Seeing no loss is a PASS only where a loss worth fearing would have been seen; otherwise the
-verdict is INCONCLUSIVE.
+Three signals judge a suite: the graded answers, the choice among options, and the margin of the
+right option. Each comes to a status and one sentence; the worst status is the suite's. Gates are
+judged in `gate_verdict.py`; all thresholds are in `policy.yaml`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from math import isfinite
+from typing import NamedTuple
 
+from harness.forgetting import minimum_detectable_drop
+from harness.gate_verdict import judge_gate
 from harness.policy import Policy, SuitePolicy
-from harness.records import GateResult, Observation, Scalar, Status, SuiteComparison
+from harness.records import GateResult, Status, SuiteComparison
 
-Judged: TypeAlias = tuple[Status, str]
-"""A status, and one clause with the numbers behind it."""
-Judge: TypeAlias = Callable[[dict[str, Scalar], Policy], Judged]
-"""What every gate brings: its numbers and a policy → a status with its reason."""
+__all__ = [
+    "EXIT_CODES",
+    "SEVERITY",
+    "exit_code_of",
+    "judge_comparison",
+    "judge_gate",
+    "judge_suite",
+]
 
 EXIT_CODES = {
     Status.PASS: 0,
@@ -26,207 +33,211 @@ EXIT_CODES = {
     Status.NOT_RUN: 3,
     Status.ERROR: 4,
 }
-"""Exit code of a verdict. Nothing at all having run leaves the question open, hence 3."""
 
 SEVERITY = (
     Status.FAIL,
     Status.ERROR,
-    Status.WARN,
     Status.INCONCLUSIVE,
     Status.NOT_RUN,
+    Status.WARN,
     Status.PASS,
 )
-"""In the order in which reasons are told."""
+"""Worst first. A failure that was seen stays one, whatever broke beside it. INCONCLUSIVE
+outranks WARN: otherwise one more warning would turn exit code 3 into 0."""
+
+
+class Signal(NamedTuple):
+    """What one kind of evidence says about a suite."""
+
+    status: Status
+    reason: str
+
+
+def exit_code_of(statuses: Iterable[Status]) -> int:
+    """Exit code of several results: any FAIL → 1, else any ERROR → 4, else any INCONCLUSIVE or
+    NOT_RUN → 3, else 0. Nothing at all → 3, since nothing was shown.
+    """
+    return EXIT_CODES[min(statuses, key=SEVERITY.index, default=Status.NOT_RUN)]
 
 
 def judge_suite(stats: SuiteComparison, policy: Policy) -> SuiteComparison:
-    """The same statistics with verdict and reasons filled in."""
-    limits = policy.suite(stats.suite)
-    told = [*_answers(stats, limits), *_options(stats, limits)]
-    if not told:
-        told = [_nothing_seen(stats, limits)]
-    told.sort(key=lambda item: SEVERITY.index(item[0]))
-    return stats.model_copy(
-        update={"verdict": told[0][0], "reasons": tuple(reason for _, reason in told)}
-    )
+    """`stats` with verdict and reasons, worst reason first.
 
-
-def judge_gate(observation: Observation, policy: Policy, judge: Judge) -> GateResult:
-    """Observation → status with its reason. What did not run is never passed or failed.
-
-    Args:
-        judge: the gate's own reading of its numbers.
+    FAIL needs a loss that is both significant and big, in the answers, the choices or the
+    margins. Statistics that contradict themselves or are not finite come out as ERROR.
     """
-    gate = observation.gate
-    if observation.error is not None:
-        last = observation.error.strip().splitlines()[-1]
-        return GateResult(gate=gate, status=Status.ERROR, reason=f"it broke off: {last}")
-    if observation.not_run is not None:
-        return GateResult(gate=gate, status=Status.NOT_RUN, reason=observation.not_run)
-    failed = [f for f in observation.findings if f.severity == "fail"]
-    if failed:
-        return GateResult(
-            gate=gate,
-            status=Status.FAIL,
-            reason=failed[0].message,
-            fix=failed[0].fix,
-            numbers=observation.numbers,
-        )
-    try:
-        status, reason = judge(observation.numbers, policy)
-    except (KeyError, TypeError) as missing:
-        return GateResult(
-            gate=gate,
-            status=Status.ERROR,
-            reason=f"the gate's evidence lacks what its verdict needs ({missing})",
-            numbers=observation.numbers,
-        )
-    warned = [f for f in observation.findings if f.severity == "warn"]
-    fix = None
-    if warned:
-        fix = warned[0].fix
-        reason = "; ".join([reason, *(f.message for f in warned)])
-        status = Status.WARN if status is Status.PASS else status
-    return GateResult(gate=gate, status=status, reason=reason, fix=fix, numbers=observation.numbers)
-
-
-def number(numbers: dict[str, Scalar], key: str) -> float:
-    """The number behind `key`. Raises KeyError or TypeError where there is none."""
-    value = numbers[key]
-    if not isinstance(value, int | float):
-        raise TypeError(f"'{key}' is not a number")
-    return float(value)
+    limits = policy.suite(stats.suite)
+    fault = _fault(stats)
+    if fault is not None:
+        reason = f"{stats.suite}: the statistics are unusable ({fault}); run the comparison again."
+        return stats.model_copy(update={"verdict": Status.ERROR, "reasons": (reason,)})
+    signals = [_judge_answers(stats, limits)]
+    if stats.n_scored:
+        signals += [_judge_choices(stats, limits), _judge_margins(stats, limits)]
+    signals.sort(key=lambda signal: SEVERITY.index(signal.status))
+    reasons = tuple(f"{stats.suite}: {signal.reason}" for signal in signals)
+    return stats.model_copy(update={"verdict": signals[0].status, "reasons": reasons})
 
 
 def judge_comparison(
     suites: Sequence[SuiteComparison], gates: Sequence[GateResult], policy: Policy
 ) -> tuple[Status, int, tuple[str, ...]]:
-    """(verdict, exit code, reasons with the most important first) of one adapter.
+    """Verdict, exit code and reasons of a whole comparison of judged suites and gates.
 
-    FAIL outweighs all; a suite that broke is an ERROR; a warning outweighs an inconclusive
-    suite, since it says more. Without a suite that ran there is nothing to pass.
+    The worst status wins, in the order of `SEVERITY`; a gate that did not run, or a comparison
+    without any suite, leaves it INCONCLUSIVE. Reasons come worst first, each owner's main reason
+    before anyone's second.
     """
-    told = [(s.verdict, r) for s in suites for r in s.reasons]
-    told += [(g.status, f"{g.gate}: {g.reason}") for g in gates]
-    told.sort(key=lambda item: SEVERITY.index(item[0]))
-    statuses = [s.verdict for s in suites] + [
-        g.status for g in gates if g.status is not Status.NOT_RUN
-    ]
-    order = (Status.FAIL, Status.ERROR, Status.WARN, Status.INCONCLUSIVE, Status.PASS)
-    verdict = next((s for s in order if s in statuses), Status.NOT_RUN)
-    code = EXIT_CODES[verdict]
+    owners = [(suite.verdict, suite.reasons) for suite in suites]
+    owners += [(gate.status, (f"{gate.gate}: {gate.reason}",)) for gate in gates]
+    if not suites:
+        owners.append((Status.INCONCLUSIVE, ("No suite was compared, so nothing was shown.",)))
+    ranked = sorted(
+        (
+            (SEVERITY.index(status), place, reason)
+            for status, reasons in owners
+            for place, reason in enumerate(reasons)
+        ),
+        key=lambda entry: entry[:2],
+    )
+    reasons = tuple(dict.fromkeys(reason for _, _, reason in ranked))
+    verdict = min((status for status, _ in owners), key=SEVERITY.index)
+    if verdict is Status.NOT_RUN:
+        verdict = Status.INCONCLUSIVE
     if verdict is Status.WARN and policy.comparison.warn_is_fail:
-        code = 1
-    return verdict, code, tuple(reason for _, reason in told)
+        verdict = Status.FAIL
+        reasons = ("This policy counts a warning as a failure (warn_is_fail).", *reasons)
+    return verdict, EXIT_CODES[verdict], reasons
 
 
-def exit_code_of(statuses: Iterable[Status]) -> int:
-    """Exit code of many verdicts: a FAIL is news whatever else broke, then ERROR, then open."""
-    seen = set(statuses)
-    for status in (Status.FAIL, Status.ERROR, Status.INCONCLUSIVE, Status.NOT_RUN):
-        if status in seen:
-            return EXIT_CODES[status]
-    return 0 if seen else EXIT_CODES[Status.NOT_RUN]
-
-
-def _answers(stats: SuiteComparison, limits: SuitePolicy) -> list[tuple[Status, str]]:
-    """What the generated answers say; nothing where the base knew too little to lose."""
-    known = round(stats.before * stats.n)
-    if known < limits.min_known or stats.lost <= stats.gained:
-        return []
-    net = stats.lost - stats.gained
-    drop, share = net / stats.n, net / known
-    big = drop >= limits.fail_drop or share >= limits.fail_lost_share
-    told = (
-        f"{stats.suite}: {known} of {stats.n} right before, {known - net} after "
-        f"(lost {stats.lost}, gained {stats.gained}; one-sided exact McNemar "
-        f"p = {stats.p_value:.2g}"
+def _judge_answers(stats: SuiteComparison, limits: SuitePolicy) -> Signal:
+    """Significant and big → FAIL; significant → WARN; then whether a loss could have shown."""
+    n, known = stats.n, round(stats.before * stats.n)
+    drop = (stats.lost - stats.gained) / n if n else 0.0
+    lost_share = stats.lost / known if known else 0.0
+    facts = (
+        f"{known} of {n} right before, {round(stats.after * n)} after (lost {stats.lost}, "
+        f"gained {stats.gained}; p = {stats.p_value:.2g}"
     )
-    if stats.p_value <= limits.alpha_fail and big:
-        return [
-            (
-                Status.FAIL,
-                f"{told}, limit {limits.alpha_fail:g}); {share:.0%} of what it could do is gone "
-                f"(limit {limits.fail_drop:.0%} of the probes or {limits.fail_lost_share:.0%} of "
-                "what it knew).",
-            )
-        ]
-    if stats.p_value <= limits.alpha_warn:
-        return [(Status.WARN, f"{told}, warning at {limits.alpha_warn:g}): a small loss.")]
-    if drop >= limits.warn_drop and stats.mde <= limits.max_mde:
-        return [
-            (
-                Status.WARN,
-                f"{told}): a drop of {drop:.1%} of the probes (warning at "
-                f"{limits.warn_drop:.0%}), which may still be noise.",
-            )
-        ]
-    return []
+    if stats.no_answer_after != stats.no_answer_before:
+        facts += f"; replies without an answer {stats.no_answer_before} → {stats.no_answer_after}"
+    big = None
+    if drop >= limits.fail_drop:
+        big = f"a net loss of {_percent(drop)}, FAIL from {_percent(limits.fail_drop)} on."
+    elif lost_share >= limits.fail_lost_share:
+        limit = _percent(limits.fail_lost_share)
+        big = f"{_percent(lost_share)} of what it knew is gone, FAIL from {limit} on."
+    if (loss := _significant(stats.p_value, big, facts, limits)) is not None:
+        return loss
+    return _without_loss(stats, limits, f"{facts})", known, drop)
 
 
-def _options(stats: SuiteComparison, limits: SuitePolicy) -> list[tuple[Status, str]]:
-    """What the option log-probabilities say."""
-    if stats.n_scored < limits.min_scored:
-        return []
-    told = []
-    net = stats.choice_lost - stats.choice_gained
-    drop = net / stats.n_scored
-    if stats.choice_p is not None and stats.choice_p <= limits.alpha_warn and net > 0:
-        failed = stats.choice_p <= limits.alpha_fail and drop >= limits.fail_choice_drop
-        told.append(
-            (
-                Status.FAIL if failed else Status.WARN,
-                f"{stats.suite}: the right option was preferred on {stats.choice_before:.0%} of "
-                f"{stats.n_scored} probes before, {stats.choice_after:.0%} after (lost "
-                f"{stats.choice_lost}, gained {stats.choice_gained}; p = {stats.choice_p:.2g}, "
-                f"limit {limits.alpha_fail:g} with a drop of {limits.fail_choice_drop:.0%}).",
-            )
-        )
-    told += _margin(stats, limits)
-    return told
+def _significant(p: float, big: str | None, facts: str, limits: SuitePolicy) -> Signal | None:
+    """FAIL if a loss is significant and `big` says how big, WARN if only significant."""
+    if p <= limits.alpha_fail and big is not None:
+        return Signal(Status.FAIL, f"{facts}; limit {limits.alpha_fail}): {big}")
+    if p > limits.alpha_warn:
+        return None
+    why = "too small to FAIL" if big is None else f"not sure enough to FAIL (p {limits.alpha_fail})"
+    return Signal(Status.WARN, f"{facts}; limit {limits.alpha_warn}): beyond noise, but {why}.")
 
 
-def _margin(stats: SuiteComparison, limits: SuitePolicy) -> list[tuple[Status, str]]:
-    change, effect, p = stats.margin_change, stats.margin_d, stats.margin_p
-    if change is None or effect is None or p is None:
-        return []
-    for status, nats, d, alpha in (
-        (Status.FAIL, limits.margin_fail_nats, limits.margin_fail_d, limits.alpha_fail),
-        (Status.WARN, limits.margin_warn_nats, limits.margin_warn_d, limits.alpha_warn),
-    ):
-        if p <= alpha and change <= -nats and effect <= -d:
-            return [
-                (
-                    status,
-                    f"{stats.suite}: the right answer's lead in log-probability over the wrong "
-                    f"ones changed by {change:+.2f} nats per token, {effect:+.2f} standard "
-                    f"deviations (p = {p:.2g}; limits −{nats:g} and −{d:g}).",
-                )
-            ]
-    return []
-
-
-def _nothing_seen(stats: SuiteComparison, limits: SuitePolicy) -> tuple[Status, str]:
-    known = round(stats.before * stats.n)
-    now = round(stats.after * stats.n)
-    told = f"{stats.suite}: {known} of {stats.n} right before, {now} after"
+def _without_loss(
+    stats: SuiteComparison, limits: SuitePolicy, facts: str, known: int, drop: float
+) -> Signal:
+    """No significant loss: would the suite have shown one?"""
     if known < limits.min_known:
-        if stats.n_scored >= limits.min_scored:
-            return Status.PASS, (
-                f"{told}; the base knew too little to judge by its answers, and among the options "
-                f"the right one kept its lead ({stats.choice_before:.0%} → "
-                f"{stats.choice_after:.0%})."
-            )
-        return Status.INCONCLUSIVE, (
-            f"{told}: the base knew too little to lose (fewer than {limits.min_known} right); ask "
-            "more probes or easier ones."
+        few = f"{facts}: with fewer than {limits.min_known} right before there is little to lose"
+        if _options_decide(stats, limits):
+            return Signal(Status.PASS, f"{few}, so the options decide.")
+        return Signal(Status.INCONCLUSIVE, f"{few}, and too few scored options to decide instead.")
+    if stats.mde > limits.max_mde and stats.ci[0] <= -limits.fail_drop:
+        return Signal(
+            Status.INCONCLUSIVE,
+            f"{facts}: only a drop of {_percent(stats.mde)} would have shown reliably (limit "
+            f"{_percent(limits.max_mde)}), and one of {_percent(-stats.ci[0])} cannot be ruled "
+            "out; ask more probes.",
         )
-    if stats.mde > limits.max_mde:
-        return Status.INCONCLUSIVE, (
-            f"{told}: no loss seen, but only a drop of {stats.mde:.0%} or more would have been "
-            f"(limit {limits.max_mde:.0%}); ask more probes."
+    if drop >= limits.warn_drop:
+        return Signal(
+            Status.WARN,
+            f"{facts}: a drop of {_percent(drop)} (WARN from {_percent(limits.warn_drop)} on), "
+            "though it may be noise.",
         )
-    return Status.PASS, (
-        f"{told} (lost {stats.lost}, gained {stats.gained}); a drop of {stats.mde:.0%} would have "
-        "been seen."
+    return Signal(
+        Status.PASS,
+        f"{facts}: no loss beyond noise; a drop of {_percent(stats.mde)} would have shown.",
     )
+
+
+def _options_decide(stats: SuiteComparison, limits: SuitePolicy) -> bool:
+    mde = minimum_detectable_drop(stats.n_scored, stats.choice_lost + stats.choice_gained)
+    return stats.n_scored >= limits.min_scored and mde <= limits.max_mde
+
+
+def _judge_choices(stats: SuiteComparison, limits: SuitePolicy) -> Signal:
+    n, p = stats.n_scored, stats.choice_p
+    assert stats.choice_before is not None and stats.choice_after is not None and p is not None
+    drop = (stats.choice_lost - stats.choice_gained) / n
+    facts = (
+        f"the right option is the likeliest on {round(stats.choice_before * n)} of {n} probes "
+        f"before, {round(stats.choice_after * n)} after (lost {stats.choice_lost}, gained "
+        f"{stats.choice_gained}; p = {p:.2g}"
+    )
+    big = None
+    if drop >= limits.fail_choice_drop:
+        big = f"a net loss of {_percent(drop)}, FAIL from {_percent(limits.fail_choice_drop)} on."
+    if (loss := _significant(p, big, facts, limits)) is not None:
+        return loss
+    return Signal(Status.PASS, f"{facts}): no loss beyond noise.")
+
+
+def _judge_margins(stats: SuiteComparison, limits: SuitePolicy) -> Signal:
+    change, p, d = stats.margin_change, stats.margin_p, stats.margin_d
+    assert change is not None and p is not None
+    size = f"{abs(change):.2g} nats/token"
+    if d is not None:
+        size += f" ({abs(d):.2g} standard deviations)"
+    if change >= 0:
+        return Signal(Status.PASS, f"the margin of the right option did not fall (+{size}).")
+    facts = f"the margin of the right option fell by {size}, p = {p:.2g}"
+
+    def beyond(alpha: float, nats: float, spreads: float) -> bool:
+        # Without spread every probe fell by the same amount: then the amount alone decides.
+        return p <= alpha and change <= -nats and (d is None or d <= -spreads)
+
+    if beyond(limits.alpha_fail, limits.margin_fail_nats, limits.margin_fail_d):
+        return Signal(
+            Status.FAIL,
+            f"{facts}; FAIL from {limits.margin_fail_nats} nats/token and {limits.margin_fail_d} "
+            "standard deviations on.",
+        )
+    if beyond(limits.alpha_warn, limits.margin_warn_nats, limits.margin_warn_d):
+        return Signal(
+            Status.WARN,
+            f"{facts}; WARN from {limits.margin_warn_nats} nats/token and {limits.margin_warn_d} "
+            "standard deviations on.",
+        )
+    return Signal(Status.PASS, f"{facts}; too little or too uncertain to matter.")
+
+
+def _fault(stats: SuiteComparison) -> str | None:
+    """Why the statistics cannot be judged, or None. Every threshold lets NaN pass."""
+    options = (stats.choice_before, stats.choice_after, stats.choice_p)
+    margins = (stats.margin_change, stats.margin_p)
+    if stats.n_scored and None in (*options, *margins):
+        return f"{stats.n_scored} probes were scored but their statistics are missing"
+    numbers = (stats.before, stats.after, stats.p_value, stats.mde, *stats.ci, stats.margin_d)
+    if not all(isfinite(number) for number in (*numbers, *options, *margins) if number is not None):
+        return "a number is not finite"
+    known, right_after = round(stats.before * stats.n), round(stats.after * stats.n)
+    if not 0 <= stats.lost <= known <= stats.n or known - stats.lost + stats.gained != right_after:
+        return (
+            f"{known} right before, {stats.lost} lost, {stats.gained} gained and {right_after} "
+            f"right after of {stats.n} do not add up"
+        )
+    return None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from harness.engines.protocol import Engine
 from harness.records import Answered, Observation, ProbeSet, Record, Subject
 from harness.registry import TrainingSettings
-from harness.verdict import Judge
 
 
 class GateContext(Record):
@@ -43,8 +42,6 @@ class Gate(NamedTuple):
     name: str
     observe: Callable[[GateContext, Tools], Observation]
     """Look, and say what was seen; judging is verdict.py's."""
-    judge: Judge
-    """What the numbers come to under a policy."""
     asked: Callable[[GateContext], dict[str, Any]]
     """The settings that decide the observation: part of its cache key."""
     own_process: bool = False

@@ -7,9 +7,7 @@ from typing import Any
 
 from harness.forgetting import score
 from harness.gates.context import Gate, GateContext, Tools
-from harness.policy import Policy
-from harness.records import Observation, Outcome, Scalar, Status
-from harness.verdict import Judged, number
+from harness.records import Observation, Outcome
 
 SUITE = "medical_facts"
 
@@ -44,23 +42,4 @@ def asked(context: GateContext) -> dict[str, Any]:
     return {"suite": {s.name: s.sha256 for s in context.suites if s.name == SUITE}}
 
 
-def judge(numbers: dict[str, Scalar], policy: Policy) -> Judged:
-    """Share of facts answered, and of right options preferred above guessing."""
-    limits = policy.gates.facts
-    n, share = number(numbers, "n"), number(numbers, "share_right")
-    told = f"{numbers['right']} of {numbers['n']} facts answered ({share:.0%})"
-    above = None
-    if numbers["choice_share"] is not None:
-        choice, chance = number(numbers, "choice_share"), number(numbers, "chance_share")
-        above = choice - chance
-        told += f", right option preferred on {choice:.0%} (guessing {chance:.0%})"
-    if n < limits.min_n:
-        return Status.INCONCLUSIVE, f"{told}; too few to tell (at least {limits.min_n})"
-    if share < limits.fail_share or (above is not None and above < limits.choice_fail):
-        return Status.FAIL, f"{told}; at least {limits.fail_share:.0%} are needed"
-    if share < limits.warn_share or (above is not None and above < limits.choice_warn):
-        return Status.WARN, f"{told}; {limits.warn_share:.0%} would be comfortable"
-    return Status.PASS, told
-
-
-GATE = Gate("facts", observe, judge, asked)
+GATE = Gate("facts", observe, asked)

@@ -15,10 +15,8 @@ from harness.engines.protocol import Engine, Logits
 from harness.errors import ConversionError, ModelError
 from harness.gates.context import Gate, GateContext, Tools
 from harness.grading import grade
-from harness.policy import Policy
-from harness.records import Finding, Observation, Outcome, Question, Scalar, Status
+from harness.records import Finding, Observation, Outcome, Question, Scalar
 from harness.transcripts import question_of
-from harness.verdict import Judged, number
 
 TALK = 10
 """Greetings that the GGUF must answer: a file can have good logits on a prompt and a bad end."""
@@ -168,30 +166,4 @@ def asked(context: GateContext) -> dict[str, Any]:
     return {"suites": {s.name: s.sha256 for s in context.suites}, "talk": TALK}
 
 
-def judge(numbers: dict[str, Scalar], policy: Policy) -> Judged:
-    """Distance of the logits, tokenizer, template and a few spoken words."""
-    limits = policy.gates.gguf
-    kl, top1 = number(numbers, "mean_kl_nats"), number(numbers, "top1_agreement")
-    cut = number(numbers, "tokenizer_equal") / number(numbers, "tokenizer_texts")
-    asked = number(numbers, "talk_n")
-    talk = number(numbers, "talk_right") / asked if asked else 1.0
-    told = (
-        f"{numbers['outtype']} file of {number(numbers, 'file_gb'):.2f} GB: mean KL {kl:.2g} "
-        f"nats and top-1 agreement {top1:.1%} over {numbers['tokens']} tokens, "
-        f"{numbers['tokenizer_equal']} of {numbers['tokenizer_texts']} texts tokenised alike, "
-        f"{numbers['talk_right']} of {numbers['talk_n']} greetings answered"
-    )
-    reasons = {
-        "its logits are another model's": kl > limits.kl_fail_nats or top1 < limits.top1_fail,
-        "it reads text as other tokens": cut < limits.tokenizer_fail,
-        "it does not answer greetings": talk < limits.talk_fail,
-    }
-    if any(reasons.values()):
-        return Status.FAIL, f"{told}: " + ", ".join(r for r, true in reasons.items() if true)
-    if not numbers["template_equal"]:
-        return Status.WARN, f"{told}: its chat template renders differently from the original's"
-    warn = kl > limits.kl_warn_nats or top1 < limits.top1_warn or cut < limits.tokenizer_warn
-    return (Status.WARN if warn else Status.PASS), told
-
-
-GATE = Gate("gguf", observe, judge, asked, own_process=True)
+GATE = Gate("gguf", observe, asked, own_process=True)

@@ -6,9 +6,7 @@ from collections import Counter
 from typing import Any
 
 from harness.gates.context import Gate, GateContext, Tools
-from harness.policy import Policy
-from harness.records import Observation, Outcome, Scalar, Status
-from harness.verdict import Judged, number
+from harness.records import Observation, Outcome
 
 SUITE = "greetings"
 
@@ -36,16 +34,4 @@ def asked(context: GateContext) -> dict[str, Any]:
     return {"suite": {s.name: s.sha256 for s in context.suites if s.name == SUITE}}
 
 
-def judge(numbers: dict[str, Scalar], policy: Policy) -> Judged:
-    """Share of greetings answered."""
-    limits = policy.gates.greetings
-    n, share = number(numbers, "n"), number(numbers, "share_right")
-    told = f"{numbers['right']} of {numbers['n']} greetings answered ({share:.0%})"
-    if n < limits.min_n:
-        return Status.INCONCLUSIVE, f"{told}; too few to tell (at least {limits.min_n})"
-    if share < limits.fail_share:
-        return Status.FAIL, f"{told}; at least {limits.fail_share:.0%} are needed"
-    return (Status.WARN if share < limits.warn_share else Status.PASS), told
-
-
-GATE = Gate("greetings", observe, judge, asked)
+GATE = Gate("greetings", observe, asked)

@@ -6,9 +6,7 @@ import numpy as np
 
 from harness.errors import ModelError
 from harness.gates.context import Gate, GateContext, Tools
-from harness.policy import Policy
-from harness.records import Finding, Observation, Question, Scalar, Status
-from harness.verdict import Judged, number
+from harness.records import Finding, Observation, Question
 
 PROMPT = Question(id="load", messages=(("user", "Hello!"),), max_tokens=1)
 
@@ -46,14 +44,4 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     )
 
 
-def judge(numbers: dict[str, Scalar], policy: Policy) -> Judged:  # noqa: ARG001
-    """Parameters counted, finite logits, a first token."""
-    size = f"{number(numbers, 'parameters'):,.0f} parameters in {numbers['dtype']}"
-    if not numbers["forward_ok"]:
-        return Status.FAIL, f"{size}, but a forward pass gives values that are not numbers"
-    if not numbers["token_ok"]:
-        return Status.FAIL, f"{size}, but it ends its reply to 'Hello!' without a single token"
-    return Status.PASS, f"{size}; first token {str(numbers['first_token'])!r}"
-
-
-GATE = Gate("load", observe, judge, asked=lambda _: {})
+GATE = Gate("load", observe, asked=lambda _: {})
