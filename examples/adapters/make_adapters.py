@@ -1,11 +1,11 @@
 """Train the example adapters again, with mlx-lm's own command line.
 
-    python examples/adapters/make_adapters.py                 # both
-    python examples/adapters/make_adapters.py gentle          # one
-    python examples/adapters/make_adapters.py mine --root DIR # DIR/recipes/mine.yaml, DIR/data/mine/
+    python examples/adapters/make_adapters.py                   # both
+    python examples/adapters/make_adapters.py gentle            # one
+    python examples/adapters/make_adapters.py mine --root DIR   # another recipe
 
-Each recipe is a plain mlx-lm configuration. The harness adds what mlx-lm needs to be fast on a
-Linux CPU, and the written configuration is stripped of this machine's paths.
+A root folder holds recipes/NAME.yaml, a plain mlx-lm configuration, and data/NAME/. mlx-lm runs
+with what makes it fast on a Linux CPU, and its configuration is stripped of this machine's paths.
 """
 
 from __future__ import annotations

@@ -226,23 +226,27 @@ class MlxEngine:
         scores: list[list[tuple[float, int]]] = [[] for _ in questions]
         if not options:
             return scores
-        first = (logits - mx.logsumexp(logits, axis=-1, keepdims=True))[mx.array(owner)]
-        total = mx.take_along_axis(first, mx.array([[o[0]] for o in options]), axis=1)[:, 0]
-        longest = max(len(o) for o in options)
-        if longest > 1:
-            branch = copy.deepcopy(cache)
-            for c in branch:
-                c.filter(mx.array(owner))
-            rows = [o[:-1] or [0] for o in options]
-            out = self._forward(rows, branch)
-            out = out - mx.logsumexp(out, axis=-1, keepdims=True)
-            targets = mx.array([o[1:] + [0] * (longest - len(o)) for o in options])
-            picked = mx.take_along_axis(out, targets[..., None], axis=-1)[..., 0]
-            lengths = mx.array([len(o) - 1 for o in options])
-            total = total + mx.where(mx.arange(longest - 1) < lengths[:, None], picked, 0).sum(1)
-        for i, option, value in zip(owner, options, cast(list[float], total.tolist()), strict=True):
+        first = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        rows, heads = mx.array(owner), mx.array([o[0] for o in options])
+        totals = cast(list[float], first[rows, heads].tolist())
+        # Options of one length go together: without padding most of the work is saved.
+        for length in sorted({len(o) for o in options} - {1}):
+            at = [i for i, o in enumerate(options) if len(o) == length]
+            branch = [_rows_of(c, mx.array([owner[i] for i in at])) for c in cache]
+            rest = self._continue([options[i] for i in at], branch)
+            for i, value in zip(at, rest, strict=True):
+                totals[i] += value
+        for i, option, value in zip(owner, options, totals, strict=True):
             scores[i].append((value if isfinite(value) else BROKEN_LOGPROB, len(option)))
         return scores
+
+    def _continue(self, options: list[list[int]], cache: list[Any]) -> list[float]:
+        """Sum log-probability of each option's tokens after its first, all of one length."""
+        tokens = mx.array(options)
+        logits = self.model(tokens[:, :-1], cache=cache).astype(mx.float32)
+        picked = mx.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]
+        total = (picked - mx.logsumexp(logits, axis=-1)).sum(axis=-1)
+        return cast(list[float], total.tolist())
 
     def _generate(
         self, logits: mx.array, cache: list[Any], limits: list[int]
@@ -286,6 +290,15 @@ def _merged(caches: list[list[Any]]) -> list[Any]:
                 "merge); upgrade mlx-lm, or choose another base."
             )
     return [caches[0][i].merge([c[i] for c in caches]) for i in range(len(caches[0]))]
+
+
+def _rows_of(cache: Any, rows: mx.array) -> Any:
+    """A batched cache holding the given rows, which may repeat; the original stays as it is."""
+    branch = copy.copy(cache)
+    if hasattr(branch, "caches"):
+        branch.caches = [copy.copy(c) for c in branch.caches]
+    branch.filter(rows)
+    return branch
 
 
 def _set_dtype(model: Any) -> None:
