@@ -124,7 +124,7 @@ def vet(
     with _errors():
         if depth is not Depth.full:
             raise UsageError(
-                f"Depth '{depth}' does not exist in this version; use --depth full, or leave it out."
+                f"Depth '{depth}' does not exist in this version; use --depth full or leave it out."
             )
         common = _common(output_dir, limit, seed, registry, policy, probes, download)
         _deliver(run_vet(common, names or [], sys.argv[1:]), output_format, output_dir)
@@ -173,13 +173,16 @@ def report(
     With --policy the same evidence is judged by other thresholds. The exit code is the verdict.
     """
     from harness.commands import rebuild_report
+    from harness.report import overall
+    from harness.verdict import exit_code_of
 
     with _errors():
-        worst = 0
+        verdicts = []
         for name in runs:
             rebuilt = rebuild_report(name, output_dir, policy)
-            worst = max(worst, _print(rebuilt, output_format, output_dir))
-        raise typer.Exit(worst)
+            _print(rebuilt, output_format, output_dir)
+            verdicts.append(overall(rebuilt)[0])
+        raise typer.Exit(exit_code_of(verdicts))
 
 
 @app.command()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,7 @@ class EvidenceFile:
             EvidenceError: the disk is full or the folder is read-only.
         """
         batch = list(entries)
-        lines = [] if self.path.exists() else [self._header]
-        self._write([*lines, *batch])
+        self._write(batch)
         self.entries.extend(batch)
 
     def finish(self) -> None:
@@ -87,17 +87,17 @@ class EvidenceFile:
             self.append_end()
 
     def append_end(self) -> None:
-        lines = [] if self.path.exists() else [self._header]
-        self._write([*lines, {"kind": "end", "entries": len(self.entries)}])
+        self._write([{"kind": "end", "entries": len(self.entries)}])
         self.complete = True
 
     def _write(self, lines: list[Entry]) -> None:
-        data = "".join(canonical(line) + "\n" for line in lines).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 size = os.fstat(handle).st_size
+                head = [] if size else [self._header]
+                data = "".join(canonical(line) + "\n" for line in [*head, *lines]).encode()
                 written = os.write(handle, data)
                 if written < len(data):  # a full disk may take a part: take it back
                     os.ftruncate(handle, size)
@@ -114,7 +114,7 @@ class EvidenceFile:
     def _read(self) -> None:
         lines, good = parse_lines(self.path)
         if not lines:
-            self.path.unlink()
+            _cut(self.path, b"")
             return
         header = lines[0]
         if header.get("kind") != "header" or header.get("key") != self.key:
@@ -124,24 +124,51 @@ class EvidenceFile:
             )
         body = lines[1:]
         if body and body[-1].get("kind") == "end":
+            self.entries = _finished(self.path, body)
             self.complete = True
-            self.entries = body[:-1]
             return
-        whole = _whole_batches(body)
+        whole = _whole_batches(self.path, body)
         if len(whole) < len(body) or good < self.path.stat().st_size:
-            kept = "".join(canonical(line) + "\n" for line in [header, *whole]).encode()
-            _truncate(self.path, len(kept), kept)
+            _cut(self.path, "".join(canonical(line) + "\n" for line in [header, *whole]).encode())
         self.entries = whole
 
 
-def _truncate(path: Path, size: int, expected: bytes) -> None:
+def read_finished(path: Path) -> list[Entry]:
+    """The entries of a finished evidence file, for reading only.
+
+    Raises:
+        EvidenceError: the file is missing, damaged, unfinished or from a newer harness.
+    """
+    lines, good = parse_lines(path)
+    if len(lines) < 2 or lines[-1].get("kind") != "end" or good < path.stat().st_size:
+        raise EvidenceError(f"Evidence '{path}' is not finished; run the original command again.")
+    return _finished(path, lines[1:])
+
+
+def _finished(path: Path, body: list[Entry]) -> list[Entry]:
+    """The entries before the end line, which counts them."""
+    *entries, end = body
+    if end.get("entries") != len(entries) or len(_whole_batches(path, entries)) < len(entries):
+        raise _edited(path)
+    return entries
+
+
+def _edited(path: Path) -> EvidenceError:
+    return EvidenceError(f"'{path}' was edited by hand; delete the file and run the command again.")
+
+
+def _cut(path: Path, kept: bytes) -> None:
     """Cut the file to its good head; what is kept is not rewritten, so nothing can be lost."""
-    with path.open("rb+") as stream:
-        if stream.read(size) != expected:
-            raise EvidenceError(
-                f"'{path}' was edited by hand; delete the file and run the command again."
-            )
-        stream.truncate(size)
+    try:
+        with path.open("rb+") as stream:
+            if stream.read(len(kept)) != kept:
+                raise _edited(path)
+            stream.truncate(len(kept))
+    except OSError as error:
+        raise EvidenceError(
+            f"Evidence '{path}' cannot be written ({error.strerror}); choose another folder with "
+            "--output-dir."
+        ) from error
 
 
 def parse_lines(path: Path) -> tuple[list[Entry], int]:
@@ -171,7 +198,11 @@ def parse_lines(path: Path) -> tuple[list[Entry], int]:
             ) from error
         if torn:
             break
-        if number == 1 and entry.get("schema", 0) > SCHEMA:
+        if number == 1 and not isinstance(entry.get("schema"), int):
+            raise EvidenceError(
+                f"'{path}' has no schema number; delete the file and run the command again."
+            )
+        if number == 1 and entry["schema"] > SCHEMA:
             raise EvidenceError(
                 f"'{path}' was written by a newer harness (schema {entry['schema']}, this one "
                 f"reads up to {SCHEMA}); upgrade the harness."
@@ -181,13 +212,18 @@ def parse_lines(path: Path) -> tuple[list[Entry], int]:
     return lines, good
 
 
-def _whole_batches(body: list[Entry]) -> list[Entry]:
-    """Drop the trailing batch if some of its entries are missing."""
-    if not body:
-        return body
-    last = body[-1]
-    tail = [e for e in body if e.get("batch") == last.get("batch")]
-    return body if len(tail) == last.get("of", len(tail)) else body[: -len(tail)]
+def _whole_batches(path: Path, body: list[Entry]) -> list[Entry]:
+    """Drop the last batch if some of its entries are missing; no other can be incomplete.
+
+    Raises:
+        EvidenceError: an earlier batch is incomplete, or the file goes on after its end.
+    """
+    sizes = Counter(entry.get("batch") for entry in body)
+    short = {e.get("batch") for e in body if sizes[e.get("batch")] != e.get("of", 1)}
+    last = {e.get("batch") for e in body[-1:]}
+    if short - last or any(e.get("kind") == "end" for e in body):
+        raise _edited(path)
+    return [entry for entry in body if entry.get("batch") not in short]
 
 
 def lock(folder: Path) -> FileLock:

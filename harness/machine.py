@@ -271,7 +271,11 @@ def _git_state(folder: Path) -> tuple[str | None, bool | None]:
 def _output_of(command: list[str]) -> str | None:
     """Stripped stdout of a command, or None where it is missing, fails or takes over 10 s."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        # A preloaded BLAS would be loaded into git as well, and cost more than git itself.
+        plain = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=False, env=plain
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -35,16 +35,7 @@ from harness.records import (
     Status,
     SuiteComparison,
 )
-
-EXIT_CODES = {
-    Status.PASS: 0,
-    Status.WARN: 0,
-    Status.FAIL: 1,
-    Status.INCONCLUSIVE: 3,
-    Status.NOT_RUN: 3,
-    Status.ERROR: 4,
-}
-"""Exit code of a verdict. Nothing at all having run leaves the question open, hence 3."""
+from harness.verdict import SEVERITY, exit_code_of
 
 _QUOTED_PATH = re.compile(r"""(?P<quote>["'])/(?:[^"'\n]*/)?(?P<name>[^"'/\n]+)/?(?P=quote)""")
 _PATH = re.compile(r"(?<![\w/:.~…>&])/(?:[\w.@+~%-]+/)+(?P<name>[\w.@+~%-]*)")
@@ -74,16 +65,14 @@ _STANDINGS = (*_COUNTED.values(), "not run")
 def overall(report: Report) -> tuple[Status, int]:
     """Return the verdict over everything in `report`, and its exit code.
 
-    The worst status wins. What was not run neither helps nor harms the rest; only if nothing
-    ran at all is the whole NOT_RUN.
+    The worst status wins, in the order of `verdict.SEVERITY`: a candidate that was asked for and
+    not looked at leaves the whole question open, whatever the others passed.
     """
     if _is_one_comparison(report):
         return report.comparisons[0].verdict, report.comparisons[0].exit_code
     found = {result.status for candidate in report.candidates for result in candidate.gates}
     found |= {comparison.verdict for comparison in report.comparisons}
-    ran = found - {Status.NOT_RUN}
-    verdict = next((status for status in tables.SEVERITY if status in ran), Status.NOT_RUN)
-    return verdict, EXIT_CODES[verdict]
+    return min(found, key=SEVERITY.index, default=Status.NOT_RUN), exit_code_of(found)
 
 
 def without_local_paths(report: Report) -> Report:
@@ -322,7 +311,7 @@ def _standing(candidate: CandidateReport) -> str:
     found = {result.status for result in candidate.gates}
     if found <= {Status.NOT_RUN}:
         return "not run"
-    return _COUNTED[next(status for status in tables.SEVERITY if status in found)]
+    return _COUNTED[next(status for status in SEVERITY if status in found)]
 
 
 def _comparison_part(comparison: Comparison) -> tuple[str, list[str]]:

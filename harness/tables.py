@@ -22,17 +22,9 @@ from harness.records import (
     Status,
     SuiteComparison,
 )
+from harness.verdict import SEVERITY
 
 GATE_ORDER = ("load", "memory", "gguf", "greetings", "facts")
-SEVERITY = (
-    Status.FAIL,
-    Status.ERROR,
-    Status.INCONCLUSIVE,
-    Status.NOT_RUN,
-    Status.WARN,
-    Status.PASS,
-)
-"""From worst to best. A gate that did not run is no pass, so it outweighs a warning."""
 
 Owners: TypeAlias = Sequence[tuple[str, Sequence[GateResult]]]
 """(candidate or subject, its gate results), in the order of the report."""

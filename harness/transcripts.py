@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from harness.engines.protocol import Engine
 from harness.errors import EvidenceError
 from harness.evidence import EvidenceFile
 from harness.grading import GRADER_VERSION, grade
-from harness.machine import machine_facts
+from harness.machine import MachineFacts, machine_facts
 from harness.records import Answered, Probe, ProbeSet, Question, Subject
 
 BATCH = 32
 """Probes asked at once. Part of the cache key: a batch is the unit of repetition."""
-MAX_TOKENS = {"greeting": 64, "fact": 48}
+MAX_TOKENS = {"greeting": 64, "fact": 40}
 """Reply limit by grader: enough to see a lecture begin, short enough for a laptop."""
 SAMPLING = "greedy"
 
-ENGINE_PACKAGES = {"mlx": ("mlx", "mlx-lm"), "llamacpp": ("llama-cpp-python",)}
+ENGINE_PACKAGES = {"mlx": ("mlx", "mlx-lm"), "llamacpp": ("llama-cpp-python",), "scripted": ()}
 
 
 def transcript_file(folder: Path, subject: Subject, suite: ProbeSet) -> EvidenceFile:
@@ -28,7 +29,7 @@ def transcript_file(folder: Path, subject: Subject, suite: ProbeSet) -> Evidence
     Raises:
         EvidenceError: the stored file is damaged or from a newer harness.
     """
-    machine = machine_facts()
+    machine = _machine()
     spec: dict[str, Any] = {
         "what": "transcript",
         "subject": subject.fingerprint,
@@ -120,6 +121,11 @@ def question_of(probe: Probe) -> Question:
         options=options,
         max_tokens=MAX_TOKENS[probe.grader],
     )
+
+
+@cache
+def _machine() -> MachineFacts:
+    return machine_facts()
 
 
 def _slug(label: str) -> str:

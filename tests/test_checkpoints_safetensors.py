@@ -48,6 +48,13 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path) -> No
     assert list(read_header(path).tensors) == ["t"]
 
 
+def test_a_header_with_null_metadata_as_mlx_writes_it_is_read(tmp_path: Path) -> None:
+    entry = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(raw_safetensors({"__metadata__": None, "t": entry}, b"x"))
+    assert read_header(path).metadata == {}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -94,7 +94,7 @@ def test_several_results_are_listed_side_by_side() -> None:
 def test_what_did_not_run_is_neither_pass_nor_fail() -> None:
     vet = vet_report()
     smollm, biomedlm, llama = vet.candidates
-    assert overall(vet.model_copy(update={"candidates": (smollm, llama)})) == (Status.WARN, 0)
+    assert overall(vet.model_copy(update={"candidates": (smollm, llama)})) == (Status.NOT_RUN, 3)
     assert overall(vet.model_copy(update={"candidates": (llama,)})) == (Status.NOT_RUN, 3)
     assert overall(vet.model_copy(update={"candidates": (biomedlm,)})) == (Status.ERROR, 4)
     assert "**1 candidate: 1 not run (llama-3.2-1b-instruct).**" in to_markdown(

@@ -145,6 +145,8 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _metadata(path: Path, value: object) -> dict[str, str]:
+    if value is None:  # what mlx writes when there is nothing to say
+        return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise ModelError(
             f"{path} has safetensors metadata that is not a map of strings; download it again"

@@ -11,6 +11,7 @@ from harness.errors import UsageError
 ENGINES = {
     "mlx": "harness.engines.mlx:MlxEngine",
     "llamacpp": "harness.engines.llamacpp:LlamaCppEngine",
+    "scripted": "harness.engines.scripted:ScriptedEngine",
 }
 """Engine name → module:class, imported on first use so that a missing runtime costs nothing."""
 

@@ -10,7 +10,7 @@ from harness.grading.greetings import grade_greeting
 from harness.records import Grade, Probe
 
 GRADER_VERSION = 1
-"""Raised whenever any response may be graded differently; part of every cache key."""
+"""Raised whenever any response may be graded differently; stored answers are then regraded."""
 
 __all__ = ["GRADER_VERSION", "grade"]
 
