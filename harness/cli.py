@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text: one "Error:" sentence, and help that any width can quote
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "Vet small language models before fine-tuning them with MLX, and learn after training "
@@ -86,12 +88,14 @@ def demo(
 
     Takes a few minutes on two cores and needs no account, no Hub and no GPU. Ends with exit
     code 0 when the gentle adapter is not failed and the destructive one is.
-    """
-    from harness.commands import run_demo
 
+    Example: harness demo --limit 20
+    """
     with _errors():
+        from harness.commands import run_demo
+
         report = run_demo(_common(output_dir, limit, seed), sys.argv[1:])
-        _print(report, output_format, output_dir)
+        _print([report], output_format, output_dir)
         gentle, destructive = (c.verdict for c in report.comparisons)
         good = gentle is not Status.FAIL and destructive is Status.FAIL
         raise typer.Exit(0 if good else 1)
@@ -119,9 +123,9 @@ def vet(
 
     Example: harness vet smollm2-135m-instruct --limit 20
     """
-    from harness.commands import run_vet
-
     with _errors():
+        from harness.commands import run_vet
+
         if depth is not Depth.full:
             raise UsageError(
                 f"Depth '{depth}' does not exist in this version; use --depth full or leave it out."
@@ -154,9 +158,9 @@ def compare(
 
     Example: harness compare smollm2-135m-instruct --adapter examples/adapters/gentle
     """
-    from harness.commands import run_compare
-
     with _errors():
+        from harness.commands import run_compare
+
         common = _common(output_dir, limit, seed, registry, policy, probes, download)
         _deliver(run_compare(common, base, adapter, gguf, sys.argv[1:]), output_format, output_dir)
 
@@ -170,19 +174,19 @@ def report(
 ) -> None:
     """Rebuild a report from stored evidence; needs no model.
 
+    Example: harness report compare-smollm2-135m-instruct-gentle-0f3a9c21 --policy strict.yaml
+
+    Several runs as JSON are one list.
     With --policy the same evidence is judged by other thresholds. The exit code is the verdict.
     """
-    from harness.commands import rebuild_report
-    from harness.report import overall
-    from harness.verdict import exit_code_of
-
     with _errors():
-        verdicts = []
-        for name in runs:
-            rebuilt = rebuild_report(name, output_dir, policy)
-            _print(rebuilt, output_format, output_dir)
-            verdicts.append(overall(rebuilt)[0])
-        raise typer.Exit(exit_code_of(verdicts))
+        from harness.commands import rebuild_report
+        from harness.report import overall
+        from harness.verdict import exit_code_of
+
+        rebuilt = [rebuild_report(name, output_dir, policy) for name in runs]
+        _print(rebuilt, output_format, output_dir)
+        raise typer.Exit(exit_code_of([overall(r)[0] for r in rebuilt]))
 
 
 @app.command()
@@ -190,10 +194,13 @@ def doctor(
     output_format: FormatOption = Format.md,
     output_dir: OutputOption = REPORTS,
 ) -> None:
-    """What this machine can do, what it costs where something is missing, and how to mend it."""
-    from harness.commands import print_doctor
+    """What this machine can do, what it costs where something is missing, and how to mend it.
 
+    Example: harness doctor --format json
+    """
     with _errors():
+        from harness.commands import print_doctor
+
         raise typer.Exit(print_doctor(output_format == Format.json, output_dir))
 
 
@@ -207,8 +214,12 @@ def version(
 
 
 def main() -> None:
-    """Entry point of the `harness` command."""
-    app()
+    """Entry point of the `harness` command; a bug of the harness is exit 4, never a verdict."""
+    try:
+        app()
+    except Exception:  # noqa: BLE001 - Python's own exit code for a crash, 1, means FAIL here
+        traceback.print_exc()
+        sys.exit(4)
 
 
 def _common(
@@ -226,17 +237,26 @@ def _common(
 
 
 def _deliver(finished: Report, output_format: Format, output_dir: Path) -> NoReturn:
-    raise typer.Exit(_print(finished, output_format, output_dir))
+    from harness.report import overall
+
+    _print([finished], output_format, output_dir)
+    raise typer.Exit(overall(finished)[1])
 
 
-def _print(finished: Report, output_format: Format, output_dir: Path) -> int:
-    """Write both files, print one of them; returns the exit code of the verdict."""
-    from harness.report import overall, to_json, to_markdown, write_report
+def _print(finished: Sequence[Report], output_format: Format, output_dir: Path) -> None:
+    """Write both files of every report; on stdout Markdown, or one JSON value."""
+    from harness.report import to_json, to_markdown, write_report
 
-    markdown, json_file = write_report(finished, output_dir)
-    typer.echo((to_json if output_format is Format.json else to_markdown)(finished).rstrip("\n"))
-    typer.echo(f"Written: {markdown} and {json_file.name}", err=True)
-    return overall(finished)[1]
+    for one in finished:
+        markdown, json_file = write_report(one, output_dir)
+        typer.echo(f"Written: {markdown} and {json_file.name}", err=True)
+    if output_format is Format.md:
+        text = "\n".join(to_markdown(one) for one in finished)
+    elif len(finished) == 1:
+        text = to_json(finished[0])
+    else:
+        text = "[\n" + ",\n".join(to_json(one).rstrip("\n") for one in finished) + "\n]"
+    typer.echo(text.rstrip("\n"))
 
 
 @contextmanager

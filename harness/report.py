@@ -42,6 +42,8 @@ _PATH = re.compile(r"(?<![\w/:.~…>&])/(?:[\w.@+~%-]+/)+(?P<name>[\w.@+~%-]*)")
 _UNSAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 120
 _LONGEST_COMMAND = 2000
+_SHOWN = 12
+# Lost probes that a person sees at once; the rest is folded.
 
 _SENTENCES = {
     Status.PASS: "{after} still does what {before} could do.",
@@ -325,7 +327,10 @@ def _comparison_part(comparison: Comparison) -> tuple[str, list[str]]:
         body.append(tables.tuned_gates_table(comparison))
     counts = Counter(pair.flip for pair in comparison.changed)
     if counts[Flip.LOST]:
-        body.append(f"**Lost: {counts[Flip.LOST]}**\n\n{tables.lost_table(comparison)}")
+        body.append(f"**Lost: {counts[Flip.LOST]}**\n\n{tables.lost_table(comparison, 0, _SHOWN)}")
+        rest = tables.lost_table(comparison, _SHOWN, None)
+        if rest:
+            body.append(_folded(f"The other {counts[Flip.LOST] - _SHOWN} lost probes", rest))
     if counts[Flip.GAINED]:
         title = f"Gained: {counts[Flip.GAINED]}"
         body.append(_folded(title, tables.gained_table(comparison)))

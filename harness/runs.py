@@ -116,7 +116,8 @@ def load_run(name: str, output_dir: Path) -> Run:
         raise UsageError(f"There is no run '{stem}' in '{folder}'; the runs there are: {listing}.")
     try:
         data = json.loads(path.read_text())
-        if isinstance(data, dict) and data.get("schema_version", 0) > SCHEMA:
+        schema = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
             raise EvidenceError(
                 f"'{path}' was written by a newer harness; upgrade the harness to read it."
             )

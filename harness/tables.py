@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import TypeAlias
 
 from tabulate import tabulate
@@ -121,14 +122,17 @@ def comparison_table(comparison: Comparison) -> str:
     return f"{table}\n\n*{_LEGEND}{_LEGEND_SCORED if scored else ''}*"
 
 
-def lost_table(comparison: Comparison, limit: int = 20) -> str:
-    """Return the lost probes with both answers side by side; empty if none was lost.
+def lost_table(comparison: Comparison, first: int = 0, limit: int | None = 12) -> str:
+    """Return the lost probes with both answers side by side; empty if there are none.
+
+    The suites take turns, so that a few rows show every kind of loss.
 
     Args:
         comparison: its `changed` holds the probes.
-        limit: rows shown; a line below says how many more there are.
+        first: how many to pass over.
+        limit: rows shown, None for all.
     """
-    lost = [pair for pair in comparison.changed if pair.flip is Flip.LOST]
+    lost = _in_turns([pair for pair in comparison.changed if pair.flip is Flip.LOST])
     headers = ["probe", "question", "right answer", "before", "after", "why it is not right"]
     rows = [
         [
@@ -139,9 +143,17 @@ def lost_table(comparison: Comparison, limit: int = 20) -> str:
             _said(pair.after.response.text),
             cell(pair.after.grade.reason),
         ]
-        for pair in lost[:limit]
+        for pair in lost[first : None if limit is None else first + limit]
     ]
-    return _limited(headers, rows, len(lost), "lost")
+    return _compact(_table(headers, rows)) if rows else ""
+
+
+def _in_turns(pairs: Sequence[PairedProbe]) -> list[PairedProbe]:
+    by_grader: dict[str, list[PairedProbe]] = {}
+    for pair in pairs:
+        by_grader.setdefault(pair.probe.grader, []).append(pair)
+    rounds = zip_longest(*by_grader.values())
+    return [pair for turn in rounds for pair in turn if pair is not None]
 
 
 def gained_table(comparison: Comparison, limit: int = 5) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -36,8 +37,9 @@ def local_worker(log: Path) -> Iterator[Executor]:
         initargs=(log,),
     )
     try:
-        with _environment(worker_environment()):
-            run(pool, log, None, worker.ready)
+        with _environment(worker_environment()), _no_interrupt():
+            pool.submit(worker.ready)
+        run(pool, log, None, worker.ready)
         yield pool
     except BaseException:
         for process in multiprocessing.active_children():
@@ -90,6 +92,19 @@ def _environment(additions: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C waits while a child starts, which inherits that and never sees it.
+
+    Without this a Ctrl-C while the child still imports would end in its traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _tail(log: Path) -> str:

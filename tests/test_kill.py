@@ -32,7 +32,6 @@ def stored(out: Path, subject: str, suite: str = "") -> list[str]:
 MOMENTS: dict[str, Moment] = {
     "before the worker is up": lambda out: (out / "evidence" / ".lock").exists(),
     "after the first stored batch": lambda out: len(stored(out, "base")) > 1,
-    "in the second suite": lambda out: len(stored(out, "base", "medical_facts")) > 1,
     "between the subjects": lambda out: '"kind":"end"' in str(stored(out, "base", "medical_facts")),
     "in the adapter's second batch": lambda out: len(stored(out, "adapter")) > 1,
     "when all answers are there": lambda out: len(list(ends(out))) == 4,
@@ -43,7 +42,7 @@ MOMENTS: dict[str, Moment] = {
 
 def ends(out: Path) -> list[Path]:
     files = (out / "evidence").glob("*.jsonl")
-    return [f for f in files if '{"entries":' in f.read_text().splitlines()[-1]]
+    return [f for f in files if '{"entries":' in f.read_text().rpartition("}\n")[0][-40:]]
 
 
 def kill_at(words: Sequence[object], moment: Moment, out: Path, limit_s: float) -> bool:
@@ -162,7 +161,7 @@ def test_worker_does_not_outlive_a_killed_orchestrator(work: Path, tmp_path: Pat
 
 @pytest.mark.real
 def test_killed_real_comparison_ends_with_the_same_report(tmp_path: Path) -> None:
-    probes = write_probes(tmp_path / "probes", {"greetings": 34})
+    probes = write_probes(tmp_path / "probes", {"greetings": 33})
 
     def words(out: Path) -> list[object]:
         adapter = ROOT / "examples" / "adapters" / "style-bleed"
@@ -179,8 +178,7 @@ def test_killed_real_comparison_ends_with_the_same_report(tmp_path: Path) -> Non
         check=False,
     )
     assert first.returncode in (0, 1, 3), first.stderr
-    for moment in ("before the worker is up", "after the first stored batch"):
-        assert kill_at(words(out), MOMENTS[moment], out, limit_s=280)
+    assert kill_at(words(out), MOMENTS["after the first stored batch"], out, limit_s=280)
     assert kill_at(words(out), lambda o: len(stored(o, "adapter")) > 1, out, limit_s=280)
     again = subprocess.run(
         [str(w) for w in words(out)],

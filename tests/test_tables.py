@@ -367,12 +367,14 @@ def test_many_candidates_are_counted_instead_of_named() -> None:
     assert reasons == "- **NOT_RUN** 5 candidates (every gate): no Hub"
 
 
-def test_only_lost_probes_are_listed_and_the_rest_is_counted() -> None:
+def test_lost_probes_are_listed_in_parts_that_leave_none_out() -> None:
     changed = [pair(f"lost-{number}") for number in range(5)]
     changed.append(pair("won", before="Glucagon.", after="Insulin.", flip=Flip.GAINED))
     markdown = tables.lost_table(compared(changed), limit=2)
     assert [row[0] for row in table_rows(markdown)[1:]] == ["lost-0", "lost-1"]
-    assert markdown.endswith("… and 3 more lost; all are in the JSON report.")
+    rest = tables.lost_table(compared(changed), first=2, limit=None)
+    assert [row[0] for row in table_rows(rest)[1:]] == ["lost-2", "lost-3", "lost-4"]
+    assert tables.lost_table(compared(changed), first=5) == ""
     gained = table_rows(tables.gained_table(compared(changed)))
     assert gained[1:] == [["won", "Which hormone lowers blood sugar?", "Glucagon.", "Insulin."]]
 
