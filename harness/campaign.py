@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -230,8 +230,10 @@ class Campaign:
         if shared:
             seen |= self._in_one_process(context, shared)
         for gate in gates:
-            if gate.own_process and self._stored(gate, context) is None:
+            if gate.own_process and not _unloaded(seen) and self._stored(gate, context) is None:
                 seen |= self._in_one_process(context, [gate])
+        if _unloaded(seen):
+            return (seen["load"], *_not_run_without(g.name for g in gates if g.name != "load"))
         return tuple(seen.get(g.name) or self._stored(g, context) or _lost(g) for g in gates)
 
     def _in_one_process(
@@ -249,6 +251,8 @@ class Campaign:
                         seen[gate.name] = run(
                             executor, self._log, tick, worker.run_gate, gate.name, context
                         )
+                        if _unloaded(seen):
+                            return seen
                         self._store(gate, context, seen[gate.name])
             except OperationalError as error:
                 if not isinstance(error, WorkerDied | ModelError):
@@ -358,12 +362,18 @@ def _described(candidate: Candidate) -> str:
 
 def _unloadable(message: str) -> tuple[Observation, ...]:
     first = Observation(gate="load", findings=(Finding(severity="fail", message=message),))
-    rest = tuple(
-        Observation(gate=g.name, not_run="the model's files are unusable, see load")
-        for g in GATES
-        if g.name != "load"
+    return (first, *_not_run_without(g.name for g in GATES if g.name != "load"))
+
+
+def _unloaded(seen: dict[str, Observation]) -> bool:
+    """Whether the load gate has just failed: then no other gate has a model to look at."""
+    return "load" in seen and any(f.severity == "fail" for f in seen["load"].findings)
+
+
+def _not_run_without(gates: Iterable[str]) -> tuple[Observation, ...]:
+    return tuple(
+        Observation(gate=gate, not_run="the model could not be loaded, see load") for gate in gates
     )
-    return (first, *rest)
 
 
 def _lost(gate: Gate) -> Observation:

@@ -142,7 +142,21 @@ def _is_folder(name: str) -> bool:
     return "/" in name or name.startswith(".") or Path(name).is_dir()
 
 
+WHERE_AND_HOW = ("--output-dir", "-o", "--format", "-f")
+"""Options that change where a report goes and not what it says: left out of it."""
+
+
 def _command(typed: Sequence[str]) -> str:
-    """The command line, with absolute paths cut to their last part."""
-    words = [Path(w).name if w.startswith(("/", "~")) else w for w in typed]
-    return shlex.join(["harness", *words])
+    """The command line that gives this report, with absolute paths cut to their last part."""
+    words, skip = ["harness"], False
+    for word in typed:
+        if skip or word.partition("=")[0] in WHERE_AND_HOW:
+            skip = not skip and "=" not in word
+            continue
+        words.append(_without_folders(word))
+    return shlex.join(words)
+
+
+def _without_folders(word: str) -> str:
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{Path(value).name}" if value.startswith(("/", "~")) else word

@@ -16,6 +16,7 @@ from conftest import HARNESS, ROOT, RunHarness, write_probes
 from test_kill import SCRIPT, assert_group_is_gone, reports
 
 from harness import __version__
+from harness.commands import _command
 
 COMMANDS = ("demo", "vet", "compare", "report", "doctor")
 ADAPTER = ROOT / "examples" / "adapters" / "style-bleed"
@@ -88,6 +89,11 @@ def test_a_bug_is_an_operational_error_and_no_verdict() -> None:
     assert ended.returncode == 4
     assert ended.stdout == ""
     assert "RuntimeError: a bug" in ended.stderr
+
+
+def test_stored_command_line_names_no_folder_of_this_machine() -> None:
+    typed = ["compare", "base", "--adapter=/home/me/tuned", "-o", "~/out", "--policy", "a/b=c.yaml"]
+    assert _command(typed) == "harness compare base --adapter=tuned -o out --policy a/b=c.yaml"
 
 
 @pytest.fixture(scope="module")

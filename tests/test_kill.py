@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -100,6 +100,14 @@ def assert_same(out: Path, undisturbed: Path) -> None:
         assert set(asked.values()) == {1}
         assert entries[-1] == {"kind": "end", "entries": len(asked)}
     assert not list(out.rglob("*.tmp"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_git() -> Iterator[None]:
+    """A commit made while these tests run would rightly change the reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_DIR", "/nonexistent")
+        yield
 
 
 @pytest.fixture(scope="module")
