@@ -7,7 +7,6 @@ never judges: `runs.judge_run` does, from what is stored.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -36,7 +35,7 @@ from harness.runs import (
     save_run,
 )
 from harness.sources import NotHere, Ready, resolve
-from harness.transcripts import MAX_TOKENS, SAMPLING, transcript_file
+from harness.transcripts import MAX_TOKENS, SAMPLING, file_stem, transcript_file
 from harness.workers import local_worker, run
 
 ADAPTER_GATES = ("gguf",)
@@ -68,7 +67,10 @@ class Campaign:
 
     def __enter__(self) -> Campaign:
         self._lock = lock(self._evidence)
-        self._scratch = Path(tempfile.mkdtemp(prefix="harness-"))
+        # Beside the evidence, so that the next run clears what a kill left of a large GGUF file.
+        self._scratch = self._evidence / "scratch"
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,9 +152,9 @@ class Campaign:
         }
         names = [c.subject for c in self._comparisons] or [c.name for c in self._candidates]
         what = names[0] if len(names) == 1 else f"{len(names)}-subjects"
-        name = f"{verb}-{what.replace(' + ', '-')}-{content_key(asked)[:8]}"
+        name = f"{verb}-{file_stem(what)}-{content_key(asked)[:8]}"
         stored = Run(
-            run="".join(c if c.isalnum() or c in "._-" else "-" for c in name),
+            run=name,
             command=command,
             candidates=tuple(self._candidates),
             comparisons=tuple(self._comparisons),
@@ -273,7 +275,7 @@ class Campaign:
             "packages": {k: v for k, v in self._machine.packages.items() if "harness" not in k},
             "machine": [self._machine.os.split()[0], self._machine.architecture],
         }
-        stem = f"{context.subject.label.replace(' + ', '-')}--gate-{gate.name}"
+        stem = f"{file_stem(context.subject.label)}--gate-{gate.name}"
         return EvidenceFile(self._evidence, stem, spec, {"subject": context.subject.label})
 
     def _stored(self, gate: Gate, context: GateContext) -> Observation | None:

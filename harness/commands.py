@@ -24,6 +24,9 @@ DEMO_MODEL = "smollm2-135m-instruct"
 DEMO_ADAPTERS = Path(__file__).parents[1] / "examples" / "adapters"
 DEMO_PAIR = ("gentle", "style-bleed")
 
+MARKS = {True: "ok     ", False: "MISSING", None: "-      "}
+"""How `doctor` shows a check: fine, to be mended, not applicable here."""
+
 
 class Common(NamedTuple):
     """The options that most commands share."""
@@ -83,7 +86,8 @@ def rebuild_report(name: str, output_dir: Path, policy: Path | None) -> Report:
 def print_doctor(as_json: bool, output_dir: Path) -> int:
     """Examine this machine; 4 where something that every command needs is broken."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
     from harness.doctor import examine
 
@@ -92,11 +96,12 @@ def print_doctor(as_json: bool, output_dir: Path) -> int:
     if as_json:
         sys.stdout.write(json.dumps([c.model_dump(mode="json") for c in checks], indent=2) + "\n")
     else:
-        table = Table("", "What", "Found", "Costs", "Fix")
-        marks = {True: "ok", False: "MISSING", None: "-"}
-        for c in checks:
-            table.add_row(marks[c.ok], c.name, c.found, c.cost or "", c.fix or "")
-        Console().print(table)
+        out = Console(highlight=False)
+        for check in checks:
+            out.print(Text.assemble(MARKS[check.ok], " ", (check.name, "bold"), ": ", check.found))
+            for word, text in (("costs", check.cost), ("fix", check.fix)):
+                if text:
+                    out.print(Padding(Text(f"{word}: {text}"), (0, 0, 0, 9)))
     return 4 if any(c.ok is False for c in checks) else 0
 
 

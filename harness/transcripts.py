@@ -49,7 +49,7 @@ def transcript_file(folder: Path, subject: Subject, suite: ProbeSet) -> Evidence
         "git_dirty": machine.git_dirty,
         "machine": f"{machine.os}, {machine.chip}, {machine.cores} cores",
     }
-    stem = f"{_slug(subject.label)}--{suite.name}"
+    stem = f"{file_stem(subject.label)}--{suite.name}"
     return EvidenceFile(folder, stem, spec, provenance)
 
 
@@ -128,5 +128,7 @@ def _machine() -> MachineFacts:
     return machine_facts()
 
 
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in label).strip("-")[:80]
+def file_stem(label: str) -> str:
+    """A subject's label as part of a file name: short, and without surprises."""
+    plain = "".join(c if c.isalnum() or c in "._-" else " " for c in label)
+    return "-".join(plain.split())[:80]
