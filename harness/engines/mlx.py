@@ -33,6 +33,9 @@ except ImportError as missing:  # pragma: no cover - depends on the machine
     ) from missing
 
 
+CACHE_STEP = 32
+"""Tokens by which a batch's cache grows: probes are short, and every branch copies all of it."""
+
 BROKEN_LOGPROB = -10_000.0
 """Written for an option whose log-probability is not a number (diverged weights): then no
 option is preferred, which is what such a model knows."""
@@ -289,7 +292,11 @@ def _merged(caches: list[list[Any]]) -> list[Any]:
                 f"mlx-lm cannot batch this architecture yet (its {type(c).__name__} has no "
                 "merge); upgrade mlx-lm, or choose another base."
             )
-    return [caches[0][i].merge([c[i] for c in caches]) for i in range(len(caches[0]))]
+    merged = [caches[0][i].merge([c[i] for c in caches]) for i in range(len(caches[0]))]
+    for cache in merged:
+        if hasattr(cache, "step"):
+            cache.step = CACHE_STEP
+    return merged
 
 
 def _rows_of(cache: Any, rows: mx.array) -> Any:
