@@ -146,7 +146,7 @@ def worker_environment() -> dict[str, str]:
         extra["LD_PRELOAD"] = ":".join([*kept, str(library)])
         # By default OpenMP threads spin while they wait, and two busy processes on two cores
         # become thirty times slower. A short spin costs nothing and then lets the other work.
-        extra["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
+        extra["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "500")
     return extra
 
 
