@@ -78,9 +78,10 @@ def run_compare(
 
 
 def rebuild_report(name: str, output_dir: Path, policy: Path | None) -> Report:
-    """Judge a stored run again."""
-    run = load_run(name, output_dir)
-    return judge_run(run, output_dir, load_policy(policy) if policy else None)
+    """Judge a stored run again; a report's path says where its evidence is."""
+    folder = Path(name).parent if Path(name).is_file() else output_dir
+    run = load_run(name, folder)
+    return judge_run(run, folder, load_policy(policy) if policy else None)
 
 
 def print_doctor(as_json: bool, output_dir: Path) -> int:

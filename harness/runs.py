@@ -139,8 +139,14 @@ def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Repor
     """
     chosen = policy or run.policy
     evidence = output_dir / FOLDER
+    name, provenance = run.run, run.provenance
+    if chosen.sha256 != run.policy.sha256:
+        # Another policy makes another report; the original stays what it was.
+        name = f"{run.run}-policy-{chosen.sha256[:8]}"
+        settings = {**provenance.settings, "policy": chosen.sha256}
+        provenance = provenance.model_copy(update={"settings": settings})
     return Report(
-        run=run.run,
+        run=name,
         command=run.command,
         candidates=tuple(
             CandidateReport(
@@ -150,7 +156,7 @@ def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Repor
             for c in run.candidates
         ),
         comparisons=tuple(_judge(c, evidence, chosen) for c in run.comparisons),
-        provenance=run.provenance,
+        provenance=provenance,
     )
 
 
