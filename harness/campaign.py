@@ -17,7 +17,14 @@ from harness.checkpoints.adapters import check_adapter
 from harness.checkpoints.adapters import fingerprint as adapter_fingerprint
 from harness.checkpoints.chat_template import check_chat_template
 from harness.checkpoints.folder import check_model_folder, fingerprint
-from harness.errors import HarnessError, ModelError, OperationalError, WorkerDied
+from harness.errors import (
+    ConversionError,
+    EvidenceError,
+    FetchError,
+    HarnessError,
+    ModelError,
+    WorkerDied,
+)
 from harness.evidence import EvidenceFile, content_key, lock
 from harness.gates import GATES, Gate, GateContext
 from harness.machine import MachineFacts, machine_facts, memory_budget_gb
@@ -70,7 +77,14 @@ class Campaign:
         # Beside the evidence, so that the next run clears what a kill left of a large GGUF file.
         self._scratch = self._evidence / "scratch"
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch.mkdir()
+        try:
+            self._scratch.mkdir(exist_ok=True)
+        except OSError as error:
+            self._lock.release()
+            raise EvidenceError(
+                f"'{self._scratch}' cannot be made ({error.strerror}); free some space or choose "
+                "another folder with --output-dir."
+            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,10 +93,19 @@ class Campaign:
 
     # -- what a command asks for ----------------------------------------------------------
 
-    def vet(self, candidate: Candidate) -> None:
-        """All gates on one candidate; a broken candidate fails, it does not stop the others."""
+    def vet(self, candidate: Candidate, alone: bool = False) -> None:
+        """All gates on one candidate; a broken candidate fails, it does not stop the others.
+
+        Raises:
+            FetchError: it could not be fetched, and there are no others.
+        """
         self.steps.step(f"{candidate.name}: looking for the model")
-        found = self.resolve(candidate)
+        try:
+            found = self.resolve(candidate)
+        except FetchError as error:
+            if alone:
+                raise
+            found = NotHere(reason=str(error), fix="then run the same command again")
         if isinstance(found, NotHere):
             observations = tuple(
                 Observation(gate=g.name, not_run=f"{found.reason}; {found.fix}") for g in GATES
@@ -109,6 +132,7 @@ class Campaign:
         before = self.subject(base.name, base_dir, None, revision)
         label = f"{base.name} + {adapter.resolve().name}"
         after = self.subject(label, base_dir, adapter.resolve(), revision)
+        label = after.label
         self.steps.say(
             f"{label}: {info.fine_tune_type}, {info.parameters:,} parameters on "
             f"{len(info.layers)} layers"
@@ -190,6 +214,9 @@ class Campaign:
         if adapter is not None:
             hashes = {**hashes, "adapter": adapter_fingerprint(adapter)}
         shown = {**hashes, "revision": revision} if revision else hashes
+        if self._subjects.get(label, shown) != shown:
+            # Two folders of one name: the hash tells them apart, in whatever order they come.
+            label = f"{label} {content_key(hashes)[:8]}"
         self._subjects[label] = shown
         return Subject(
             label=label, engine="mlx", model=model_dir, adapter=adapter, fingerprint=hashes
@@ -243,26 +270,30 @@ class Campaign:
     ) -> dict[str, Observation]:
         seen: dict[str, Observation] = {}
         left = list(gates)
-        while left:
+        while left and not _unloaded(seen):
+            # The next gate is named before its worker starts: a start that fails is its result.
+            gate = left[0]
             try:
                 with local_worker(self._log) as executor:
-                    while left:
-                        gate = left.pop(0)
+                    while left and not _unloaded(seen):
+                        gate = left[0]
                         self.steps.step(f"{context.subject.label}: {gate.name}", self._size(gate))
                         tick = self._gate_tick(context, gate)
                         seen[gate.name] = run(
                             executor, self._log, tick, worker.run_gate, gate.name, context
                         )
-                        if _unloaded(seen):
-                            return seen
-                        self._store(gate, context, seen[gate.name])
-            except OperationalError as error:
-                if not isinstance(error, WorkerDied | ModelError):
+                        left.pop(0)
+                        if not _unloaded(seen):
+                            self._store(gate, context, seen[gate.name])
+            except HarnessError as error:
+                if not isinstance(error, WorkerDied | ModelError | ConversionError):
                     raise
                 tail = error.log_tail if isinstance(error, WorkerDied) else ""
                 seen[gate.name] = Observation(gate=gate.name, error=f"{tail}\n{error}".strip())
+                left = [g for g in left if g.name != gate.name]
             except Exception:  # noqa: BLE001 - a crash becomes evidence, with its traceback
                 seen[gate.name] = Observation(gate=gate.name, error=traceback.format_exc())
+                left = [g for g in left if g.name != gate.name]
         return seen
 
     def _gate_file(self, gate: Gate, context: GateContext) -> EvidenceFile:

@@ -97,8 +97,13 @@ def demo(
         report = run_demo(_common(output_dir, limit, seed), sys.argv[1:])
         _print([report], output_format, output_dir)
         gentle, destructive = (c.verdict for c in report.comparisons)
-        good = gentle is not Status.FAIL and destructive is Status.FAIL
-        raise typer.Exit(0 if good else 1)
+        seen = {g.status for c in report.candidates for g in c.gates} | {gentle, destructive}
+        if Status.ERROR in seen:
+            raise typer.Exit(4)
+        if seen & {Status.NOT_RUN, Status.INCONCLUSIVE}:
+            raise typer.Exit(3)
+        shown = gentle in (Status.PASS, Status.WARN) and destructive is Status.FAIL
+        raise typer.Exit(0 if shown else 1)
 
 
 @app.command()

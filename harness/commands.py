@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.campaign import Campaign, Settings
+from harness.checkpoints.adapters import check_adapter
 from harness.errors import OperationalError, UsageError
 from harness.machine import cache_root
 from harness.policy import load_policy
@@ -18,7 +19,8 @@ from harness.progress import Steps
 from harness.records import Report
 from harness.registry import Candidate, LocalSource, Registry, load_registry
 from harness.runs import judge_run, load_run
-from harness.sources import NotHere
+from harness.sources import NotHere, Ready
+from harness.transcripts import file_stem
 
 DEMO_MODEL = "smollm2-135m-instruct"
 DEMO_ADAPTERS = Path(__file__).parents[1] / "examples" / "adapters"
@@ -61,7 +63,7 @@ def run_vet(common: Common, names: Sequence[str], typed: Sequence[str]) -> Repor
                 # A folder named by hand that is broken is an error, not a finding.
                 campaign.subject(candidate.name, Path(name), None, None)
         for candidate in candidates:
-            campaign.vet(candidate)
+            campaign.vet(candidate, alone=len(candidates) == 1)
         return campaign.finish(_command(typed), "vet")[1]
 
 
@@ -72,6 +74,9 @@ def run_compare(
     registry, settings = _prepare(common)
     candidate = _candidate(registry, base)
     with Steps() as steps, Campaign(settings, steps) as campaign:
+        model_dir = _here(campaign, candidate).model_dir
+        for adapter in adapters:  # all of them before the first is asked for hours
+            check_adapter(adapter, model_dir)
         for adapter in adapters:
             _compare(campaign, candidate, adapter, gguf)
         return campaign.finish(_command(typed), "compare")[1]
@@ -107,10 +112,15 @@ def print_doctor(as_json: bool, output_dir: Path) -> int:
 
 
 def _compare(campaign: Campaign, candidate: Candidate, adapter: Path, gguf: bool) -> None:
+    found = _here(campaign, candidate)
+    campaign.compare(candidate, found.model_dir, found.revision, adapter, gguf)
+
+
+def _here(campaign: Campaign, candidate: Candidate) -> Ready:
     found = campaign.resolve(candidate)
     if isinstance(found, NotHere):
         raise OperationalError(f"{candidate.name} cannot be compared: {found.reason}; {found.fix}.")
-    campaign.compare(candidate, found.model_dir, found.revision, adapter, gguf)
+    return found
 
 
 def _prepare(common: Common) -> tuple[Registry, Settings]:
@@ -135,7 +145,7 @@ def _candidate(registry: Registry, name: str) -> Candidate:
     folder = Path(name).resolve()
     if not folder.is_dir():
         raise UsageError(f"There is no folder '{name}'; give a registry name or a model folder.")
-    slug = "".join(c if c.isalnum() or c in ".-" else "-" for c in folder.name.lower()).strip("-.")
+    slug = file_stem(folder.name).lower().strip("-._")
     return Candidate(
         name=slug or "model",
         source=LocalSource(path=folder),

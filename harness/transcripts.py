@@ -20,6 +20,9 @@ MAX_TOKENS = {"greeting": 64, "fact": 40}
 """Reply limit by grader: enough to see a lecture begin, short enough for a laptop."""
 SAMPLING = "greedy"
 
+ASKED = {"sampling": SAMPLING, "max_tokens": MAX_TOKENS, "batch": BATCH}
+"""The settings that decide what a subject answers: part of every key that rests on answers."""
+
 ENGINE_PACKAGES = {"mlx": ("mlx", "mlx-lm"), "llamacpp": ("llama-cpp-python",), "scripted": ()}
 
 
@@ -38,9 +41,7 @@ def transcript_file(folder: Path, subject: Subject, suite: ProbeSet) -> Evidence
         "engine": subject.engine,
         "versions": {p: machine.packages.get(p) for p in ENGINE_PACKAGES[subject.engine]},
         "architecture": f"{machine.os.split()[0]} {machine.architecture}",
-        "sampling": SAMPLING,
-        "max_tokens": MAX_TOKENS,
-        "batch": BATCH,
+        **ASKED,
     }
     provenance = {
         "subject": subject.label,
@@ -130,5 +131,5 @@ def _machine() -> MachineFacts:
 
 def file_stem(label: str) -> str:
     """A subject's label as part of a file name: short, and without surprises."""
-    plain = "".join(c if c.isalnum() or c in "._-" else " " for c in label)
-    return "-".join(plain.split())[:80]
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else " " for c in label)
+    return "-".join(plain.split())[:80] or "subject"

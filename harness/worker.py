@@ -63,6 +63,7 @@ def load_subject(subject: Subject) -> Engine:
             _loaded.engine.close()
         _loaded = _Loaded(open_engine(subject.engine, subject.model), subject.model, None)
     if _loaded.adapter != subject.adapter:
+        _loaded = _loaded._replace(adapter=None)  # what a refused adapter leaves behind
         _loaded.engine.use_adapter(subject.adapter)
         _loaded = _loaded._replace(adapter=subject.adapter)
     return _loaded.engine

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.engines.protocol import PLAIN_PROMPT, Logits
+from harness.engines.protocol import PLAIN_PROMPT, Logits, strftime_now
 from harness.errors import AdapterError, ModelError, ToolMissingError
 from harness.records import Question, Response
 
@@ -99,11 +99,13 @@ class LlamaCppEngine:
     # -- internals ------------------------------------------------------------------------
 
     def _formatter(self) -> Jinja2ChatFormatter:
-        return Jinja2ChatFormatter(
+        formatter = Jinja2ChatFormatter(
             template=self._template or "",
             eos_token=self._piece(self._llm.token_eos()),
             bos_token=self._piece(self._llm.token_bos()),
         )
+        formatter.strftime_now = strftime_now
+        return formatter
 
     def _piece(self, token: int) -> str:
         if token < 0:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from harness.engines.protocol import PLAIN_PROMPT, Logits
+from harness.engines.protocol import PLAIN_PROMPT, PROMPT_DATE, Logits
 from harness.errors import AdapterError, ModelError, ToolMissingError
 from harness.records import Finish, Question, Response
 
@@ -27,6 +28,7 @@ try:
     from mlx_lm.models.cache import make_prompt_cache
     from mlx_lm.tuner.utils import load_adapters
     from mlx_lm.utils import get_total_parameters, load_model, load_tokenizer
+    from transformers.utils import chat_template_utils
 except ImportError as missing:  # pragma: no cover - depends on the machine
     raise ToolMissingError(
         f"MLX is not installed here ({missing}); install it with: pip install mlx-lm 'mlx[cpu]'"
@@ -37,13 +39,24 @@ CACHE_STEP = 32
 """Tokens by which a batch's cache grows: probes are short, and every branch copies all of it."""
 
 BROKEN_LOGPROB = -10_000.0
-"""Written for an option whose log-probability is not a number (diverged weights): then no
+"""Per token, for an option whose log-probability is not a number (diverged weights): then no
 option is preferred, which is what such a model knows."""
 
 
 def compute_dtype() -> mx.Dtype | None:
     """float32 on a CPU (bfloat16 is several times slower there), as stored on Metal."""
     return None if mx.metal.is_available() else mx.float32
+
+
+class _PromptClock(datetime):
+    """The clock that chat templates read; transformers offers no other way to set it."""
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]  # noqa: ARG003
+        return PROMPT_DATE
+
+
+chat_template_utils.datetime = _PromptClock
 
 
 class MlxEngine:
@@ -240,7 +253,9 @@ class MlxEngine:
             for i, value in zip(at, rest, strict=True):
                 totals[i] += value
         for i, option, value in zip(owner, options, totals, strict=True):
-            scores[i].append((value if isfinite(value) else BROKEN_LOGPROB, len(option)))
+            scores[i].append(
+                (value if isfinite(value) else BROKEN_LOGPROB * len(option), len(option))
+            )
         return scores
 
     def _continue(self, options: list[list[int]], cache: list[Any]) -> list[float]:

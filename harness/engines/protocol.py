@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,15 @@ Logits = NDArray[np.float32]
 
 PLAIN_PROMPT = "Question: {question}\nAnswer:"
 """For base models without a chat template, the same in every engine."""
+
+PROMPT_DATE = datetime(2025, 1, 1)
+"""What chat templates that print today's date are told: before and after, and a run resumed
+after midnight, must be asked the same."""
+
+
+def strftime_now(pattern: str) -> str:
+    """The function chat templates call for the date."""
+    return PROMPT_DATE.strftime(pattern)
 
 
 class Engine(Protocol):

@@ -7,7 +7,9 @@ from typing import Any
 
 from harness.forgetting import score
 from harness.gates.context import Gate, GateContext, Tools
+from harness.grading import GRADER_VERSION
 from harness.records import Observation, Outcome
+from harness.transcripts import ASKED
 
 SUITE = "medical_facts"
 
@@ -38,8 +40,12 @@ def observe(context: GateContext, tools: Tools) -> Observation:
 
 
 def asked(context: GateContext) -> dict[str, Any]:
-    """Which probes."""
-    return {"suite": {s.name: s.sha256 for s in context.suites if s.name == SUITE}}
+    """Which probes, asked and graded how."""
+    return {
+        **ASKED,
+        "grader": GRADER_VERSION,
+        "suite": {s.name: s.sha256 for s in context.suites if s.name == SUITE},
+    }
 
 
 GATE = Gate("facts", observe, asked)

@@ -14,9 +14,9 @@ from harness.engines import open_engine
 from harness.engines.protocol import Engine, Logits
 from harness.errors import ConversionError, ModelError
 from harness.gates.context import Gate, GateContext, Tools
-from harness.grading import grade
+from harness.grading import GRADER_VERSION, grade
 from harness.records import Finding, Observation, Outcome, Question, Scalar
-from harness.transcripts import question_of
+from harness.transcripts import ASKED, question_of
 
 TALK = 10
 """Greetings that the GGUF must answer: a file can have good logits on a prompt and a bad end."""
@@ -71,7 +71,7 @@ def observe(context: GateContext, tools: Tools) -> Observation:
         from harness.engines.mlx_training import fuse_adapter
 
         source = fuse_adapter(subject.model, subject.adapter, context.work_dir / "fused")
-    outtype = _outtype(source)
+    outtype = _outtype(subject.model)
     file = context.work_dir / "model.gguf"
     try:
         info = convert(source, file, outtype, cache_dir=context.cache_dir)
@@ -86,6 +86,11 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     numbers: dict[str, Scalar] = {"file_gb": round(info.size_bytes / 1e9, 3), "outtype": outtype}
     numbers |= _same_text(original, converted, source, file)
     parity = compare_logits(original, converted)
+    if not np.isfinite(parity.mean_kl_nats):
+        return _failed(
+            "its logits are not numbers, which is what diverged training leaves",
+            "train again with a lower learning rate or scale",
+        )
     numbers |= {"texts": len(PARITY_TEXTS), **_rounded(parity)}
     numbers |= _talk(converted, context)
     converted.close()
@@ -102,7 +107,7 @@ def compare_logits(original: Engine, converted: Engine) -> Parity:
         # A padded embedding may be cut by one side: compare what both can say.
         width = min(a.shape[1], b.shape[1])
         p, q = _log_softmax(a[:, :width]), _log_softmax(b[:, :width])
-        kls.append((np.exp(p) * (p - q)).sum(axis=-1))
+        kls.append(np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q)).sum(axis=-1))
         agree.append(a[:, :width].argmax(-1) == b[:, :width].argmax(-1))
         gaps.append(np.abs(a[:, :width] - b[:, :width]).max())
     kl, same = np.concatenate(kls), np.concatenate(agree)
@@ -117,8 +122,8 @@ def compare_logits(original: Engine, converted: Engine) -> Parity:
 
 def _outtype(source: Path) -> Any:
     """bf16 stays bf16 (f16 overflows on some models); everything else becomes f16."""
-    dtypes = check_model_folder(source).dtypes
-    return "bf16" if max(dtypes, key=lambda d: dtypes[d]) == "BF16" else "f16"
+    dtypes = {d: n for d, n in check_model_folder(source).dtypes.items() if "F" in d}
+    return "bf16" if max(dtypes, key=lambda d: dtypes[d], default="F16") == "BF16" else "f16"
 
 
 def _same_text(original: Engine, converted: Engine, source: Path, file: Path) -> dict[str, Scalar]:
@@ -163,7 +168,12 @@ def _log_softmax(rows: Logits) -> Any:
 
 def asked(context: GateContext) -> dict[str, Any]:
     """Which greetings the file is asked."""
-    return {"suites": {s.name: s.sha256 for s in context.suites}, "talk": TALK}
+    return {
+        **ASKED,
+        "grader": GRADER_VERSION,
+        "suites": {s.name: s.sha256 for s in context.suites},
+        "talk": TALK,
+    }
 
 
 GATE = Gate("gguf", observe, asked, own_process=True)

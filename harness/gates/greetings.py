@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Any
 
 from harness.gates.context import Gate, GateContext, Tools
+from harness.grading import GRADER_VERSION
 from harness.records import Observation, Outcome
+from harness.transcripts import ASKED
 
 SUITE = "greetings"
 
@@ -30,8 +32,12 @@ def observe(context: GateContext, tools: Tools) -> Observation:
 
 
 def asked(context: GateContext) -> dict[str, Any]:
-    """Which probes."""
-    return {"suite": {s.name: s.sha256 for s in context.suites if s.name == SUITE}}
+    """Which probes, asked and graded how."""
+    return {
+        **ASKED,
+        "grader": GRADER_VERSION,
+        "suite": {s.name: s.sha256 for s in context.suites if s.name == SUITE},
+    }
 
 
 GATE = Gate("greetings", observe, asked)
