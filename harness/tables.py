@@ -248,7 +248,7 @@ def _divergence(numbers: Mapping[str, Scalar]) -> str:
     if nats is None:
         return ""
     if nats < 0.0001:
-        return "KL <0.0001"
+        return f"KL {nats:.0e}"
     return f"KL {nats:.4f}" if nats < 0.01 else f"KL {nats:.2f}"
 
 
