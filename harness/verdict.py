@@ -2,7 +2,7 @@
 
 Three signals judge a suite: the graded answers, the choice among options, and the margin of the
 right option. Each comes to a status and one sentence; the worst status is the suite's. Gates are
-judged in `gate_verdict.py`; all thresholds are in `policy.yaml`.
+judged in `judges/`; all thresholds are in `policy.yaml`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import isfinite
 from typing import NamedTuple
 
 from harness.forgetting import minimum_detectable_drop
-from harness.gate_verdict import judge_gate
+from harness.judges import judge_gate
 from harness.policy import Policy, SuitePolicy
 from harness.records import GateResult, Status, SuiteComparison
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.engines.protocol import Engine
-from harness.records import Answered, Observation, ProbeSet, Record, Subject
+from harness.records import Answered, HeaderFacts, Observation, ProbeSet, Record, Subject
 from harness.registry import TrainingSettings
 
 
@@ -17,6 +17,8 @@ class GateContext(Record):
     subject: Subject
     budget_gb: float
     """Memory that training must fit in, GB of 10⁹ bytes."""
+    facts: HeaderFacts | None = None
+    """Below depth full: what is known of the candidate beside its ghost folder."""
     context_tokens: int
     training: TrainingSettings
     suites: tuple[ProbeSet, ...]
