@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -17,21 +19,26 @@ from harness.checkpoints.adapters import check_adapter
 from harness.checkpoints.adapters import fingerprint as adapter_fingerprint
 from harness.checkpoints.chat_template import check_chat_template
 from harness.checkpoints.folder import check_model_folder, fingerprint
-from harness.errors import (
-    ConversionError,
-    EvidenceError,
-    FetchError,
-    HarnessError,
-    ModelError,
-    WorkerDied,
-)
-from harness.evidence import EvidenceFile, content_key, lock
-from harness.gates import GATES, Gate, GateContext
-from harness.machine import MachineFacts, machine_facts, memory_budget_gb
+from harness.errors import EvidenceError, FetchError, HarnessError, ModelError, WorkerDied
+from harness.evidence import content_key, lock
+from harness.gates import GATES, GateContext
+from harness.header_sources import find_headers, header_fingerprint
+from harness.machine import MachineFacts, machine_facts, working_set_gb
+from harness.observing import Observer, not_run_without
 from harness.policy import Policy
-from harness.progress import Steps, Tick
-from harness.records import Finding, Observation, ProbeSet, Provenance, Record, Report, Subject
-from harness.registry import Candidate
+from harness.progress import Steps
+from harness.records import (
+    Depth,
+    Finding,
+    HeaderFacts,
+    Observation,
+    ProbeSet,
+    Provenance,
+    Record,
+    Report,
+    Subject,
+)
+from harness.registry import Candidate, HubSource
 from harness.runs import (
     FOLDER,
     Run,
@@ -55,6 +62,7 @@ class Settings(Record):
     output_dir: Path
     cache_dir: Path
     lock_path: Path
+    snapshots_dir: Path
     suites: tuple[ProbeSet, ...]
     policy: Policy
     seed: int = 0
@@ -71,6 +79,7 @@ class Campaign:
         self._subjects: dict[str, dict[str, str]] = {}
         self._candidates: list[StoredCandidate] = []
         self._comparisons: list[StoredComparison] = []
+        self._lent: tuple[ExitStack, Executor] | None = None
 
     def __enter__(self) -> Campaign:
         self._lock = lock(self._evidence)
@@ -88,13 +97,14 @@ class Campaign:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._take_back()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._lock.release()
 
     # -- what a command asks for ----------------------------------------------------------
 
     def vet(self, candidate: Candidate, alone: bool = False) -> None:
-        """All gates on one candidate; a broken candidate fails, it does not stop the others.
+        """All gates on the real weights; a broken candidate fails, it does not stop the others.
 
         Raises:
             FetchError: it could not be fetched, and there are no others.
@@ -107,18 +117,49 @@ class Campaign:
                 raise
             found = NotHere(reason=str(error), fix="then run the same command again")
         if isinstance(found, NotHere):
-            observations = tuple(
-                Observation(gate=g.name, not_run=f"{found.reason}; {found.fix}") for g in GATES
-            )
-            self._add_candidate(candidate, _described(candidate), observations)
+            self._add_candidate(candidate, "full", _described(candidate), _absent(found, "full"))
             return
         try:
             subject = self.subject(candidate.name, found.model_dir, None, found.revision)
         except ModelError as error:
-            self._add_candidate(candidate, found.origin, _unloadable(str(error)))
+            self._add_candidate(candidate, "full", found.origin, _unloadable(str(error), "full"))
             return
-        context = self._context(subject, candidate)
-        self._add_candidate(candidate, found.origin, self._observe(context, GATES))
+        observations = self._observer.observe(self._context(subject, candidate), GATES["full"])
+        self._add_candidate(candidate, "full", found.origin, observations)
+
+    def vet_headers(self, candidate: Candidate, depth: Depth) -> None:
+        """The gates that need no weights, on the candidate's ghost; see `header_sources`."""
+        self.steps.step(f"{candidate.name}: looking for its headers")
+        ghost = self._scratch / "ghost"
+        shutil.rmtree(ghost, ignore_errors=True)
+        try:
+            found = find_headers(
+                candidate,
+                cache_dir=self.settings.cache_dir,
+                lock_path=self.settings.lock_path,
+                snapshots_dir=self.settings.snapshots_dir,
+                work_dir=ghost,
+                progress=self.steps.say,
+            )
+        except ModelError as error:
+            observations = _unloadable(str(error), depth)
+            self._add_candidate(candidate, depth, _described(candidate), observations)
+            return
+        except FetchError as error:
+            found = NotHere(reason=str(error), fix="then run the same command again")
+        if isinstance(found, NotHere):
+            self._add_candidate(candidate, depth, _described(candidate), _absent(found, depth))
+            return
+        hashes = header_fingerprint(found.folder)
+        self._subjects[candidate.name] = hashes
+        subject = Subject(
+            label=candidate.name, engine="mlx", model=found.folder, fingerprint=hashes
+        )
+        context = self._context(subject, candidate, found.facts)
+        observer = self._observer._replace(lend=self._lend)
+        self._add_candidate(
+            candidate, depth, found.origin, observer.observe(context, GATES[depth]), found.facts
+        )
 
     def compare(
         self, base: Candidate, base_dir: Path, revision: str | None, adapter: Path, gguf: bool
@@ -143,8 +184,8 @@ class Campaign:
         try:
             suites = self._transcribe(before, after)
             if gguf:
-                gates = [g for g in GATES if g.name in ADAPTER_GATES]
-                observations = self._observe(self._context(after, base), gates)
+                gates = [g for g in GATES["full"] if g.name in ADAPTER_GATES]
+                observations = self._observer.observe(self._context(after, base), gates)
         except HarnessError as problem:
             if not isinstance(problem, WorkerDied):
                 raise
@@ -250,95 +291,18 @@ class Campaign:
             for suite in self.settings.suites
         )
 
-    # -- gates ----------------------------------------------------------------------------
-
-    def _observe(self, context: GateContext, gates: Sequence[Gate]) -> tuple[Observation, ...]:
-        """Run what is not stored yet: one shared process, and one for each gate that needs it."""
-        shared = [g for g in gates if not g.own_process and self._stored(g, context) is None]
-        seen: dict[str, Observation] = {}
-        if shared:
-            seen |= self._in_one_process(context, shared)
-        for gate in gates:
-            if gate.own_process and not _unloaded(seen) and self._stored(gate, context) is None:
-                seen |= self._in_one_process(context, [gate])
-        if _unloaded(seen):
-            return (seen["load"], *_not_run_without(g.name for g in gates if g.name != "load"))
-        return tuple(seen.get(g.name) or self._stored(g, context) or _lost(g) for g in gates)
-
-    def _in_one_process(
-        self, context: GateContext, gates: Sequence[Gate]
-    ) -> dict[str, Observation]:
-        seen: dict[str, Observation] = {}
-        left = list(gates)
-        while left and not _unloaded(seen):
-            # The next gate is named before its worker starts: a start that fails is its result.
-            gate = left[0]
-            try:
-                with local_worker(self._log) as executor:
-                    while left and not _unloaded(seen):
-                        gate = left[0]
-                        self.steps.step(f"{context.subject.label}: {gate.name}", self._size(gate))
-                        tick = self._gate_tick(context, gate)
-                        seen[gate.name] = run(
-                            executor, self._log, tick, worker.run_gate, gate.name, context
-                        )
-                        left.pop(0)
-                        if not _unloaded(seen):
-                            self._store(gate, context, seen[gate.name])
-            except HarnessError as error:
-                if not isinstance(error, WorkerDied | ModelError | ConversionError):
-                    raise
-                tail = error.log_tail if isinstance(error, WorkerDied) else ""
-                seen[gate.name] = Observation(gate=gate.name, error=f"{tail}\n{error}".strip())
-                left = [g for g in left if g.name != gate.name]
-            except Exception:  # noqa: BLE001 - a crash becomes evidence, with its traceback
-                seen[gate.name] = Observation(gate=gate.name, error=traceback.format_exc())
-                left = [g for g in left if g.name != gate.name]
-        return seen
-
-    def _gate_file(self, gate: Gate, context: GateContext) -> EvidenceFile:
-        spec = {
-            "what": "gate",
-            "gate": gate.name,
-            "version": gate.version,
-            "subject": context.subject.fingerprint,
-            "asked": gate.asked(context),
-            "packages": {k: v for k, v in self._machine.packages.items() if "harness" not in k},
-            "machine": [self._machine.os.split()[0], self._machine.architecture],
-        }
-        stem = f"{file_stem(context.subject.label)}--gate-{gate.name}"
-        return EvidenceFile(self._evidence, stem, spec, {"subject": context.subject.label})
-
-    def _stored(self, gate: Gate, context: GateContext) -> Observation | None:
-        file = self._gate_file(gate, context)
-        return Observation.model_validate(file.entries[0]["seen"]) if file.complete else None
-
-    def _store(self, gate: Gate, context: GateContext, seen: Observation) -> None:
-        if seen.not_run is not None:
-            return  # what was missing may be there next time
-        file = self._gate_file(gate, context)
-        if not file.entries:
-            file.append([{"kind": "observation", "seen": seen.model_dump(mode="json")}])
-        file.finish()
-
-    def _size(self, gate: Gate) -> int | None:
-        return next((len(s.probes) for s in self.settings.suites if gate.name in s.name), None)
-
-    def _gate_tick(self, context: GateContext, gate: Gate) -> Tick | None:
-        for suite in context.suites:
-            if gate.name in suite.name:
-                return self.steps.answers_in(
-                    transcript_file(self._evidence, context.subject, suite).path
-                )
-        return None
-
     # -- the rest -------------------------------------------------------------------------
 
-    def _context(self, subject: Subject, candidate: Candidate) -> GateContext:
-        budget, _ = memory_budget_gb(candidate.memory_budget_gb)
+    def _context(
+        self, subject: Subject, candidate: Candidate, facts: HeaderFacts | None = None
+    ) -> GateContext:
+        low, high = working_set_gb(candidate.memory_budget_gb)
         return GateContext(
             subject=subject,
-            budget_gb=budget,
+            repo=candidate.source.repo if isinstance(candidate.source, HubSource) else None,
+            facts=facts,
+            budget_low_gb=low,
+            budget_gb=high,
             context_tokens=candidate.context_tokens,
             training=candidate.training,
             suites=self.settings.suites,
@@ -349,18 +313,45 @@ class Campaign:
         )
 
     def _add_candidate(
-        self, candidate: Candidate, source: str, observations: tuple[Observation, ...]
+        self,
+        candidate: Candidate,
+        depth: Depth,
+        source: str,
+        observations: tuple[Observation, ...],
+        facts: HeaderFacts | None = None,
     ) -> None:
         self._candidates.append(
             StoredCandidate(
                 name=candidate.name,
-                depth="full",
+                depth=depth,
                 source=source,
+                known=facts.parts if facts else {},
                 licence=candidate.licence,
                 why=candidate.why,
                 observations=observations,
             )
         )
+
+    @cached_property
+    def _observer(self) -> Observer:
+        return Observer(self._evidence, self._log, self.steps, self._machine)
+
+    @contextmanager
+    def _lend(self) -> Iterator[Executor]:
+        """One process for every candidate looked at without weights; a fresh one after a crash."""
+        if self._lent is None:
+            stack = ExitStack()
+            self._lent = stack, stack.enter_context(local_worker(self._log, computes=False))
+        try:
+            yield self._lent[1]
+        except BaseException:
+            self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            lent[0].close()
 
     @cached_property
     def _machine(self) -> MachineFacts:
@@ -393,21 +384,14 @@ def _described(candidate: Candidate) -> str:
     return str(getattr(source, "repo", None) or getattr(source, "requirement", "local folder"))
 
 
-def _unloadable(message: str) -> tuple[Observation, ...]:
-    first = Observation(gate="load", findings=(Finding(severity="fail", message=message),))
-    return (first, *_not_run_without(g.name for g in GATES if g.name != "load"))
+def _absent(found: NotHere, depth: Depth) -> tuple[Observation, ...]:
+    reason = f"{found.reason}; {found.fix}"
+    return tuple(Observation(gate=g.name, depth=g.depth, not_run=reason) for g in GATES[depth])
 
 
-def _unloaded(seen: dict[str, Observation]) -> bool:
-    """Whether the load gate has just failed: then no other gate has a model to look at."""
-    return "load" in seen and any(f.severity == "fail" for f in seen["load"].findings)
-
-
-def _not_run_without(gates: Iterable[str]) -> tuple[Observation, ...]:
-    return tuple(
-        Observation(gate=gate, not_run="the model could not be loaded, see load") for gate in gates
-    )
-
-
-def _lost(gate: Gate) -> Observation:
-    return Observation(gate=gate.name, error="The gate left no observation.")
+def _unloadable(message: str, depth: Depth) -> tuple[Observation, ...]:
+    """The load gate failed before it could run, so the others have nothing to look at."""
+    first, *rest = GATES[depth]
+    finding = Finding(severity="fail", message=message)
+    load = Observation(gate=first.name, depth=first.depth, findings=(finding,))
+    return (load, *not_run_without(rest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from harness import __version__
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.records import Report, Status
 
 if TYPE_CHECKING:
@@ -43,12 +44,20 @@ class Format(StrEnum):
     json = "json"
 
 
-class Depth(StrEnum):
-    """How much of a candidate is looked at."""
+class DepthChoice(StrEnum):
+    """How much of a candidate is looked at; `records.Depth` as an option."""
 
     header = "header"
     twin = "twin"
     full = "full"
+
+
+class DeviceChoice(StrEnum):
+    """Whose allocator `harness memory` predicts."""
+
+    auto = "auto"
+    metal = "metal"
+    cpu = "cpu"
 
 
 FormatOption = Annotated[
@@ -113,8 +122,22 @@ def vet(
         typer.Argument(help="Registry names or model folders; none means the whole registry."),
     ] = None,
     depth: Annotated[
-        Depth, typer.Option(help="How much to look at; this version knows 'full'.")
-    ] = Depth.full,
+        DepthChoice | None,
+        typer.Option(
+            help="header: config, tokenizer and tensor headers, no weights; twin: also a miniature "
+            "of it through training, fusing and GGUF; full: the real weights. "
+            "[default: full, header with --model-dir]",
+            show_default=False,
+        ),
+    ] = None,
+    model_dir: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--model-dir",
+            help="A folder with a config.json and safetensors headers (sparse files will do), "
+            "looked at without its weights; may be given repeatedly.",
+        ),
+    ] = None,
     registry: RegistryOption = None,
     download: DownloadOption = False,
     probes: ProbesOption = None,
@@ -124,19 +147,28 @@ def vet(
     limit: LimitOption = None,
     seed: SeedOption = 0,
 ) -> None:
-    """Vet base models: load, memory of a real training step, GGUF, greetings, facts.
+    """Vet base models, before the download (--depth header, twin) or with their weights (full).
+
+    header asks from a few hundred kilobytes, or offline from stored snapshots: does it load in
+    MLX, does training it fit, will it convert to GGUF, is its tokenizer the same there?
+
+    twin also takes a miniature with random weights through LoRA, fusing, GGUF and llama.cpp.
+
+    full takes the real weights: measured memory, the real GGUF, greetings and facts.
+
+    Example: harness vet --depth header
+
+    Example: harness vet llama-3.2-3b-instruct --depth twin
 
     Example: harness vet smollm2-135m-instruct --limit 20
     """
     with _errors():
         from harness.commands import run_vet
 
-        if depth is not Depth.full:
-            raise UsageError(
-                f"Depth '{depth}' does not exist in this version; use --depth full or leave it out."
-            )
+        level = depth or (DepthChoice.header if model_dir else DepthChoice.full)
         common = _common(output_dir, limit, seed, registry, policy, probes, download)
-        _deliver(run_vet(common, names or [], sys.argv[1:]), output_format, output_dir)
+        finished = run_vet(common, names or [], model_dir or [], level.value, sys.argv[1:])
+        _deliver(finished, output_format, output_dir)
 
 
 @app.command()
@@ -168,6 +200,88 @@ def compare(
 
         common = _common(output_dir, limit, seed, registry, policy, probes, download)
         _deliver(run_compare(common, base, adapter, gguf, sys.argv[1:]), output_format, output_dir)
+
+
+@app.command()
+def memory(
+    model: Annotated[
+        str, typer.Argument(help="A registry name, or a folder with nothing but a config.json.")
+    ],
+    bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of the weights: 32, 16, 8 or 4. [default: as stored]"),
+    ] = None,
+    lora_layers: Annotated[
+        int, typer.Option(help="Layers with an adapter, counted from the top; -1 for all.")
+    ] = 12,
+    rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 6,
+    dropout: Annotated[float, typer.Option(help="LoRA dropout; above 0 it costs memory.")] = 0.0,
+    batch: Annotated[int, typer.Option(help="Examples in a batch.")] = 1,
+    tokens_per_batch: Annotated[
+        int, typer.Option(help="Padded tokens of the longest batch, which sets the peak.")
+    ] = 1024,
+    max_seq: Annotated[
+        int | None,
+        typer.Option(help="Longest example; longer ones are cut. Widens the interval up to it."),
+    ] = None,
+    grad_checkpoint: Annotated[
+        bool, typer.Option("--grad-checkpoint", help="Recompute activations: slower, smaller.")
+    ] = False,
+    context: Annotated[int, typer.Option(help="Tokens of prompt and reply in inference.")] = 2048,
+    device: Annotated[
+        DeviceChoice, typer.Option(help="Where it would run; auto: this machine.")
+    ] = DeviceChoice.auto,
+    registry: RegistryOption = None,
+    output_format: Annotated[
+        Format, typer.Option("--format", "-f", help="What to print on stdout.")
+    ] = Format.md,
+) -> None:
+    """Predict peak memory of inference and LoRA training from the config alone, in no time.
+
+    Says whether it fits a 16 GB Mac and, if not, the largest setting that does with its command.
+    The formulas and their measured errors are in docs/memory.md.
+
+    Example: harness memory llama-3.2-3b-instruct --bits 4 --tokens-per-batch 2048
+    """
+    with _errors():
+        from harness.commands import predict_memory
+        from harness.memory_command import memory_markdown
+
+        seen = predict_memory(
+            model,
+            registry,
+            device.value,
+            bits=bits,
+            lora_layers=lora_layers,
+            rank=rank,
+            dropout=dropout,
+            batch=batch,
+            tokens_per_batch=tokens_per_batch,
+            max_seq=max_seq,
+            grad_checkpoint=grad_checkpoint,
+            context=context,
+        )
+        as_json = output_format is Format.json
+        typer.echo(json.dumps(seen, indent=2) if as_json else memory_markdown(seen).rstrip("\n"))
+
+
+@app.command()
+def snapshot(
+    names: Annotated[list[str], typer.Argument(help="Registry names.")],
+    registry: RegistryOption = None,
+) -> None:
+    """Store what is known of a candidate without its weights, so that vetting works offline.
+
+    Reads config, tokenizer hashes, file list and tensor headers from this machine or the Hub (a few
+    hundred kilobytes) and writes them to snapshots/NAME.json beside the registry.
+
+    Example: harness snapshot llama-3.2-3b-instruct
+    """
+    with _errors():
+        from harness.commands import store_snapshot
+
+        for name in names:
+            typer.echo(f"Written: {store_snapshot(name, registry)}", err=True)
 
 
 @app.command()

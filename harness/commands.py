@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from harness.campaign import Campaign, Settings
 from harness.checkpoints.adapters import check_adapter
+from harness.checkpoints.folder import read_config
 from harness.errors import OperationalError, UsageError
+from harness.header_sources import find_headers, snapshot_of
 from harness.machine import cache_root
+from harness.memory_command import make_settings, memory_report
 from harness.policy import load_policy
 from harness.probes import bundled_probes_dir, load_suites
 from harness.progress import Steps
-from harness.records import Report
-from harness.registry import Candidate, LocalSource, Registry, load_registry
+from harness.records import Depth, Report
+from harness.registry import Candidate, HubSource, LocalSource, Registry, load_registry
 from harness.runs import judge_run, load_run
+from harness.snapshots import save_snapshot, snapshot_path
 from harness.sources import NotHere, Ready
 from harness.transcripts import file_stem
 
@@ -53,15 +58,27 @@ def run_demo(common: Common, typed: Sequence[str]) -> Report:
         return campaign.finish(_command(typed), "demo")[1]
 
 
-def run_vet(common: Common, names: Sequence[str], typed: Sequence[str]) -> Report:
-    """Vet the named candidates, or all."""
+def run_vet(
+    common: Common,
+    names: Sequence[str],
+    model_dirs: Sequence[Path],
+    depth: Depth,
+    typed: Sequence[str],
+) -> Report:
+    """Vet the named candidates and folders, or the whole registry where none is named."""
     registry, settings = _prepare(common)
-    candidates = [_candidate(registry, n) for n in names] or list(registry.candidates)
+    candidates = [_candidate(registry, n) for n in names]
+    candidates += [_folder_candidate(folder) for folder in model_dirs]
+    candidates = candidates or list(registry.candidates)
     with Steps() as steps, Campaign(settings, steps) as campaign:
-        for name, candidate in zip(names, candidates, strict=False):
-            if _is_folder(name):
+        if depth != "full":
+            for candidate in candidates:
+                campaign.vet_headers(candidate, depth)
+            return campaign.finish(_command(typed), "vet")[1]
+        for candidate in candidates:
+            if isinstance(candidate.source, LocalSource) and candidate not in registry.candidates:
                 # A folder named by hand that is broken is an error, not a finding.
-                campaign.subject(candidate.name, Path(name), None, None)
+                campaign.subject(candidate.name, candidate.source.path, None, None)
         for candidate in candidates:
             campaign.vet(candidate, alone=len(candidates) == 1)
         return campaign.finish(_command(typed), "vet")[1]
@@ -80,6 +97,70 @@ def run_compare(
         for adapter in adapters:
             _compare(campaign, candidate, adapter, gguf)
         return campaign.finish(_command(typed), "compare")[1]
+
+
+def predict_memory(
+    name: str, registry: Path | None, device: Literal["auto", "metal", "cpu"], **settings: Any
+) -> dict[str, Any]:
+    """What a candidate, or a folder with a config.json, takes under the given settings.
+
+    Raises:
+        UsageError: no such candidate or folder, a setting that cannot be.
+        ModelError: its config is nonsense or of an architecture that is not modelled.
+    """
+    registered = load_registry(registry)
+    candidate = _candidate(registered, name)
+    source = candidate.source
+    if isinstance(source, LocalSource):
+        config, model = read_config(source.path), name
+    else:
+        config = _known_config(registered, candidate)
+        model = source.repo if isinstance(source, HubSource) else candidate.name
+    return memory_report(
+        config, make_settings(device, **settings), name=candidate.name, model=model
+    )
+
+
+def store_snapshot(name: str, registry: Path | None) -> Path:
+    """Store the header-level facts of a candidate beside the registry; returns the file.
+
+    Raises:
+        OperationalError: neither this machine nor the Hub has them.
+    """
+    registered = load_registry(registry)
+    candidate = registered.find(name)
+    with Steps() as steps, tempfile.TemporaryDirectory() as work:
+        steps.step(f"{name}: reading its headers")
+        taken = snapshot_of(
+            candidate,
+            cache_dir=cache_root(),
+            lock_path=registered.lock_path,
+            work_dir=Path(work),
+            progress=steps.say,
+        )
+    if isinstance(taken, NotHere):
+        raise OperationalError(f"{name} cannot be stored: {taken.reason}; {taken.fix}.")
+    path = snapshot_path(registered.snapshots_dir, name)
+    save_snapshot(taken, path)
+    return path
+
+
+def _known_config(registry: Registry, candidate: Candidate) -> dict[str, Any]:
+    """config.json of a candidate, from this machine or its snapshot; the Hub is not asked."""
+    with tempfile.TemporaryDirectory() as work:
+        found = find_headers(
+            candidate,
+            cache_dir=cache_root(),
+            lock_path=registry.lock_path,
+            snapshots_dir=registry.snapshots_dir,
+            work_dir=Path(work),
+            online=False,
+        )
+        if isinstance(found, NotHere):
+            raise OperationalError(
+                f"the config of {candidate.name} is not known here: {found.reason}; {found.fix}."
+            )
+        return read_config(found.folder)
 
 
 def rebuild_report(name: str, output_dir: Path, policy: Path | None) -> Report:
@@ -130,6 +211,7 @@ def _prepare(common: Common) -> tuple[Registry, Settings]:
         output_dir=common.output_dir,
         cache_dir=cache_root(),
         lock_path=registry.lock_path,
+        snapshots_dir=registry.snapshots_dir,
         suites=suites,
         policy=load_policy(common.policy),
         seed=common.seed,
@@ -140,11 +222,13 @@ def _prepare(common: Common) -> tuple[Registry, Settings]:
 
 def _candidate(registry: Registry, name: str) -> Candidate:
     """A registry name, or a folder as a candidate with the registry's defaults."""
-    if not _is_folder(name):
-        return registry.find(name)
-    folder = Path(name).resolve()
+    return _folder_candidate(Path(name)) if _is_folder(name) else registry.find(name)
+
+
+def _folder_candidate(path: Path) -> Candidate:
+    folder = path.expanduser().resolve()
     if not folder.is_dir():
-        raise UsageError(f"There is no folder '{name}'; give a registry name or a model folder.")
+        raise UsageError(f"There is no folder '{path}'; give a registry name or a model folder.")
     slug = file_stem(folder.name).lower().strip("-._")
     return Candidate(
         name=slug or "model",

@@ -242,7 +242,7 @@ def check_metal() -> Check:
             name="Metal working set",
             ok=None,
             found="no Metal on this machine",
-            cost="memory is judged against each candidate's memory_budget_gb",
+            cost="memory is judged against a Mac with each candidate's memory_budget_gb",
         )
     return Check(name="Metal working set", ok=True, found=f"{working_set:.1f} GB")
 

@@ -58,6 +58,22 @@ def block(text: str, max_chars: int = 2000) -> str:
     return f"{escaped[: start.end()]}\\{escaped[start.end() :]}"
 
 
+def prose(text: str, max_chars: int = 600) -> str:
+    """Return `text` as one line, also in a table, in which what stands between backticks is code.
+
+    Code is not escaped, so that a command can be copied; nothing in it is acted upon either. A
+    text whose backticks do not pair up, or with a pipe in its code, is escaped as `cell` does.
+    """
+    parts = visible(text, max_chars).split("`")
+    code = parts[1::2]
+    if len(parts) % 2 == 0 or any("|" in part or not part.strip() for part in code):
+        return cell(text, max_chars)
+    return "".join(
+        f"`{part}`" if number % 2 else _SPECIAL.sub(_escape, part)
+        for number, part in enumerate(parts)
+    )
+
+
 def visible(text: str, max_chars: int) -> str:
     """Return what a reader should see: one line, nothing hidden, at most about `max_chars` long.
 
@@ -102,3 +118,8 @@ def _escape(match: re.Match[str]) -> str:
             return _ZERO_WIDTH_SPACE + "\\$"
         case _:
             return "\\" + found
+
+
+def folded(summary: str, body: str) -> str:
+    """Return Markdown that GitHub folds away; both parts are escaped already."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"

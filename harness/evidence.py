@@ -84,11 +84,8 @@ class EvidenceFile:
     def finish(self) -> None:
         """Mark the file complete; later runs reuse it without asking."""
         if not self.complete:
-            self.append_end()
-
-    def append_end(self) -> None:
-        self._write([{"kind": "end", "entries": len(self.entries)}])
-        self.complete = True
+            self._write([{"kind": "end", "entries": len(self.entries)}])
+            self.complete = True
 
     def _write(self, lines: list[Entry]) -> None:
         try:

@@ -101,6 +101,42 @@ class GgufPolicy(Thresholds):
         return self
 
 
+class HeaderGgufPolicy(Thresholds):
+    """How much a model's shapes may cost in the file."""
+
+    kquant_extra_warn: Share
+
+
+class TokenizerPolicy(Thresholds):
+    """How alike the tokenizer in the file and the original have to be."""
+
+    equal_warn: Share
+    equal_fail: Share
+    min_texts: Count
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TokenizerPolicy:
+        self._in_order("equal_fail", "equal_warn")
+        return self
+
+
+class PipelinePolicy(Thresholds):
+    """How far two runtimes of a twin may be apart; logit limits are shares of their spread."""
+
+    kl_warn_nats: Positive
+    kl_fail_nats: Positive
+    logit_warn: Positive
+    logit_fail: Positive
+    top1_fail: Share
+    min_effect_nats: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PipelinePolicy:
+        self._in_order("kl_warn_nats", "kl_fail_nats")
+        self._in_order("logit_warn", "logit_fail")
+        return self
+
+
 class GreetingsPolicy(Thresholds):
     """What a base must answer before training."""
 
@@ -131,6 +167,9 @@ class GatePolicy(Thresholds):
 
     memory: MemoryPolicy
     gguf: GgufPolicy
+    header_gguf: HeaderGgufPolicy
+    tokenizer: TokenizerPolicy
+    pipeline: PipelinePolicy
     greetings: GreetingsPolicy
     facts: FactsPolicy
 

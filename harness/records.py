@@ -209,6 +209,8 @@ class GateResult(Record):
     reason: str
     fix: str | None = None
     numbers: dict[str, Scalar] = {}
+    findings: tuple[Finding, ...] = ()
+    """All that the gate noticed; the reason tells the worst of it."""
 
 
 class Flip(StrEnum):
@@ -308,6 +310,31 @@ class CandidateReport(Record):
     licence: str
     why: str
     gates: tuple[GateResult, ...]
+    known: dict[str, Known] = {}
+    """Below depth full: how well its config, tensors, tokenizer and weights are known."""
+
+
+class Ranked(Record):
+    """One candidate in the recommendation."""
+
+    name: str
+    place: int | None
+    """1 = train this one; None = out of the running."""
+    reason: str
+    """Why it stands there: what it can do, or what it lost by."""
+
+
+class Recommendation(Record):
+    """Which base to train, and why not the others."""
+
+    best: str | None
+    measure: Literal["answers", "parameters"]
+    """What those in the running are ranked by: answers where all were asked, else size."""
+    ranking: tuple[Ranked, ...]
+    next_step: str
+    """What to do next, in a sentence."""
+    next_command: str | None = None
+    """The command line that does it."""
 
 
 class Provenance(Record):
@@ -335,4 +362,6 @@ class Report(Record):
     """The command line that repeats it, without local absolute paths."""
     candidates: tuple[CandidateReport, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    recommendation: Recommendation | None = None
+    """Only where candidates were vetted."""
     provenance: Provenance = Provenance()

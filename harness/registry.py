@@ -158,7 +158,8 @@ class TrainingSettings(_Entry):
 
 class _Measured(_Entry):
     memory_budget_gb: float = Field(default=16.0, gt=0, le=100_000)
-    """GB (10⁹ bytes) the candidate is judged against where Metal cannot be asked."""
+    """Memory of the Mac it is for, as sold (16 = 16 GiB), used where Metal cannot be asked; the
+    candidate is judged against the part of it that Metal lets a program use."""
     context_tokens: int = Field(default=2048, ge=16, le=10_000_000)
     """Context at which inference memory is measured."""
     training: TrainingSettings = TrainingSettings()
@@ -193,6 +194,11 @@ class Registry(Record):
         """Where the Hub revisions are pinned: beside the registry, e.g. model_registry.lock."""
         return self.path.with_suffix(".lock")
 
+    @property
+    def snapshots_dir(self) -> Path:
+        """Where the candidates' header-level facts are stored: beside the registry."""
+        return self.path.parent / "snapshots"
+
     def find(self, name: str) -> Candidate:
         """The candidate called `name`. Raises RegistryError with the nearest name."""
         for candidate in self.candidates:
@@ -201,7 +207,7 @@ class Registry(Record):
         names = [candidate.name for candidate in self.candidates]
         raise RegistryError(
             f"there is no candidate {name[:80]!r} in {self.path}; "
-            + _suggestion(name, names, "it has")
+            + _suggestion(name, names, "it has", cutoff=80)
         )
 
 
@@ -317,17 +323,17 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     return Candidate if location[0] == "candidates" else _Measured
 
 
-def _nearest(word: str, known: Iterable[str]) -> str | None:
+def _nearest(word: str, known: Iterable[str], cutoff: float = 65) -> str | None:
     if len(word) < 3:
         return None  # so little is near to everything
     match = process.extractOne(
-        word, list(known), scorer=fuzz.WRatio, score_cutoff=65, processor=str.lower
+        word, list(known), scorer=fuzz.WRatio, score_cutoff=cutoff, processor=str.lower
     )
     return match[0] if match else None
 
 
-def _suggestion(word: str, known: list[str], otherwise: str) -> str:
-    near = _nearest(word[:200], known)
+def _suggestion(word: str, known: list[str], otherwise: str, cutoff: float = 65) -> str:
+    near = _nearest(word[:200], known, cutoff)
     return f"did you mean {near!r}?" if near else f"{otherwise} {', '.join(known)}."
 
 

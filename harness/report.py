@@ -14,14 +14,14 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from harness import tables
 from harness.errors import OperationalError
-from harness.escape import block, cell, visible
+from harness.escape import block, cell, folded, visible
 from harness.records import (
     CandidateReport,
     Comparison,
@@ -35,13 +35,13 @@ from harness.records import (
     Status,
     SuiteComparison,
 )
+from harness.report_candidates import LONGEST_COMMAND, candidates_part
 from harness.verdict import SEVERITY, exit_code_of
 
 _QUOTED_PATH = re.compile(r"""(?P<quote>["'])/(?:[^"'\n]*/)?(?P<name>[^"'/\n]+)/?(?P=quote)""")
 _PATH = re.compile(r"(?<![\w/:.~…>&])/(?:[\w.@+~%-]+/)+(?P<name>[\w.@+~%-]*)")
 _UNSAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME = 120
-_LONGEST_COMMAND = 2000
 _SHOWN = 12
 # Lost probes that a person sees at once; the rest is folded.
 
@@ -53,15 +53,6 @@ _SENTENCES = {
     Status.NOT_RUN: "{after} was not compared with {before}.",
     Status.ERROR: "the comparison of {after} with {before} broke.",
 }
-_COUNTED = {
-    Status.PASS: "passed every gate",
-    Status.WARN: "passed with warnings",
-    Status.FAIL: "failed",
-    Status.INCONCLUSIVE: "could not be decided",
-    Status.NOT_RUN: "not fully run",
-    Status.ERROR: "broke",
-}
-_STANDINGS = (*_COUNTED.values(), "not run")
 
 
 def overall(report: Report) -> tuple[Status, int]:
@@ -110,6 +101,8 @@ def to_dict(report: Report) -> dict[str, Any]:
         data["comparisons"] = [_comparison_dict(each) for each in report.comparisons]
     if report.candidates:
         data["candidates"] = [_candidate_dict(each) for each in report.candidates]
+    if report.recommendation is not None:
+        data["recommendation"] = report.recommendation.model_dump(mode="json")
     data["provenance"] = _json_value(report.provenance.model_dump())
     return data
 
@@ -126,7 +119,7 @@ def to_markdown(report: Report) -> str:
     report = without_local_paths(report)
     sections = []
     if report.candidates:
-        sections.append(("Candidates", *_candidates_part(report.candidates)))
+        sections.append(("Candidates", *candidates_part(report)))
     for comparison in report.comparisons:
         sections.append((cell(comparison.subject), *_comparison_part(comparison)))
     parts = [f"# {block(report.run)}", *(verdict for _, verdict, _ in sections)]
@@ -248,6 +241,7 @@ def _candidate_dict(candidate: CandidateReport) -> dict[str, Any]:
         "source": candidate.source,
         "licence": candidate.licence,
         "why": candidate.why,
+        "known": {part: known.model_dump() for part, known in sorted(candidate.known.items())},
         "gates": {result.gate: _gate_dict(result) for result in candidate.gates},
     }
 
@@ -258,6 +252,7 @@ def _gate_dict(result: GateResult) -> dict[str, Any]:
         "reason": result.reason,
         "fix": result.fix,
         "numbers": _json_value(result.numbers),
+        "findings": [finding.model_dump() for finding in result.findings],
     }
 
 
@@ -294,28 +289,6 @@ def _strip(value: object) -> object:
             return value
 
 
-def _candidates_part(candidates: Sequence[CandidateReport]) -> tuple[str, list[str]]:
-    named: dict[str, list[str]] = {}
-    for candidate in candidates:
-        named.setdefault(_standing(candidate), []).append(candidate.name)
-    counted = [
-        f"{len(names)} {words}" + (f" ({cell(', '.join(names))})" if len(names) <= 3 else "")
-        for words in _STANDINGS
-        if (names := named.get(words))
-    ]
-    noun = "candidate" if len(candidates) == 1 else "candidates"
-    about = tables.candidates_table(candidates)
-    body = [tables.gates_table(candidates), _folded("Where the candidates come from", about)]
-    return f"**{len(candidates)} {noun}: {', '.join(counted)}.**", body
-
-
-def _standing(candidate: CandidateReport) -> str:
-    found = {result.status for result in candidate.gates}
-    if found <= {Status.NOT_RUN}:
-        return "not run"
-    return _COUNTED[next(status for status in SEVERITY if status in found)]
-
-
 def _comparison_part(comparison: Comparison) -> tuple[str, list[str]]:
     sentence = _SENTENCES[comparison.verdict].format(
         before=cell(comparison.base), after=cell(comparison.subject)
@@ -330,10 +303,10 @@ def _comparison_part(comparison: Comparison) -> tuple[str, list[str]]:
         body.append(f"**Lost: {counts[Flip.LOST]}**\n\n{tables.lost_table(comparison, 0, _SHOWN)}")
         rest = tables.lost_table(comparison, _SHOWN, None)
         if rest:
-            body.append(_folded(f"The other {counts[Flip.LOST] - _SHOWN} lost probes", rest))
+            body.append(folded(f"The other {counts[Flip.LOST] - _SHOWN} lost probes", rest))
     if counts[Flip.GAINED]:
         title = f"Gained: {counts[Flip.GAINED]}"
-        body.append(_folded(title, tables.gained_table(comparison)))
+        body.append(folded(title, tables.gained_table(comparison)))
     return f"**{comparison.verdict.value}: {sentence}**", body
 
 
@@ -350,12 +323,8 @@ def _provenance_part(report: Report) -> str:
         ]
     )
     # Indented code: no run of backticks in the command can end it.
-    command = f"Repeat it with:\n\n    {visible(report.command, _LONGEST_COMMAND)}"
-    return _folded("Provenance", f"{command}\n\n{table}".rstrip())
-
-
-def _folded(summary: str, body: str) -> str:
-    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+    command = f"Repeat it with:\n\n    {visible(report.command, LONGEST_COMMAND)}"
+    return folded("Provenance", f"{command}\n\n{table}".rstrip())
 
 
 def _write_durably(path: Path, content: bytes) -> None:

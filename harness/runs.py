@@ -10,12 +10,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from harness.errors import EvidenceError, UsageError
 from harness.evidence import read_finished
 from harness.forgetting import compare_suite, pair
 from harness.policy import Policy
+from harness.recommendation import recommend
 from harness.records import (
     SCHEMA,
     Answered,
@@ -23,6 +24,7 @@ from harness.records import (
     Comparison,
     Depth,
     Flip,
+    Known,
     Observation,
     PairedProbe,
     Provenance,
@@ -46,6 +48,8 @@ class StoredCandidate(Record):
     licence: str
     why: str
     observations: tuple[Observation, ...]
+    known: dict[str, Known] = Field(default_factory=dict)
+    """Below depth full: how well its config, tensors, tokenizer and weights are known."""
 
 
 class StoredSuite(Record):
@@ -145,16 +149,18 @@ def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Repor
         name = f"{run.run}-policy-{chosen.sha256[:8]}"
         settings = {**provenance.settings, "policy": chosen.sha256}
         provenance = provenance.model_copy(update={"settings": settings})
+    candidates = tuple(
+        CandidateReport(
+            **c.model_dump(exclude={"observations"}),
+            gates=tuple(judge_gate(o, chosen) for o in c.observations),
+        )
+        for c in run.candidates
+    )
     return Report(
         run=name,
         command=run.command,
-        candidates=tuple(
-            CandidateReport(
-                **c.model_dump(exclude={"observations"}),
-                gates=tuple(judge_gate(o, chosen) for o in c.observations),
-            )
-            for c in run.candidates
-        ),
+        candidates=candidates,
+        recommendation=recommend(candidates),
         comparisons=tuple(_judge(c, evidence, chosen) for c in run.comparisons),
         provenance=provenance,
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from harness.checkpoints.embedded import embedded_model
+from harness.checkpoints.embedded import embedded_model, finished_model
 from harness.errors import FetchError
 from harness.machine import GB
 from harness.pins import add_pin, read_lock
@@ -98,6 +98,36 @@ def resolve(
     return _hub(candidate.name, source, cache_dir, lock_path, download, tell)
 
 
+def on_this_machine(candidate: Candidate, *, cache_dir: Path, lock_path: Path) -> Resolved | None:
+    """A candidate whose files are here already, without fetching or asking anything.
+
+    None where it would have to be fetched; NotHere for a local folder that is not there.
+
+    Raises:
+        FetchError: the lock file cannot be written.
+        RegistryError: the lock file is damaged.
+    """
+    source = candidate.source
+    if isinstance(source, LocalSource):
+        return _local(source)
+    if isinstance(source, WheelSource):
+        built = finished_model(cache_dir, source.sha256, candidate.name, source.member)
+        if built is None:
+            return None
+        return Ready(model_dir=built, origin=f"PyPI {source.requirement}", revision=source.sha256)
+    repo = source.repo
+    pin = read_lock(lock_path).get(repo)
+    commit = source.revision or (pin.revision if pin else None)
+    if commit is None:
+        found = _downloaded_main(repo)
+        if found is None:
+            return None
+        commit = add_pin(lock_path, cache_dir, repo, found).revision
+    if not _is_complete(folder := _snapshot(repo, commit)):
+        return None
+    return Ready(model_dir=folder, origin=f"Hub {repo}@{commit[:12]}", revision=commit)
+
+
 def _local(source: LocalSource) -> Resolved:
     if (source.path / "config.json").is_file():
         return Ready(
@@ -120,14 +150,14 @@ def _hub(
     if commit is None:
         found = _downloaded_main(repo)
         if found is None:
-            info = _ask_hub(repo, None)
+            info = ask_hub(repo, None)
             if isinstance(info, NotHere):
                 return info
             found = str(info.sha)
         commit = add_pin(lock_path, cache_dir, repo, found).revision
     folder = _snapshot(repo, commit)
     if not _is_complete(folder):
-        info = info or _ask_hub(repo, commit)
+        info = info or ask_hub(repo, commit)
         if isinstance(info, NotHere):
             return info
         fetched = _fetch(name, repo, commit, info, download, tell)
@@ -143,7 +173,8 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
 
 
-def _endpoint() -> str:
+def hub_endpoint() -> str:
+    """The Hub's address, from HF_ENDPOINT or the public one."""
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
@@ -179,9 +210,12 @@ def _is_complete(snapshot: Path) -> bool:
     return all((snapshot / str(shard)).is_file() for shard in shards)
 
 
-def _ask_hub(repo: str, revision: str | None) -> ModelInfo | NotHere:
-    """One question to the Hub: which commit, which files, how large, gated or not."""
-    endpoint = _endpoint()
+def ask_hub(repo: str, revision: str | None) -> ModelInfo | NotHere:
+    """One question to the Hub: which commit, which files, how large, gated or not.
+
+    A Hub that cannot be reached costs one short timeout in a whole run.
+    """
+    endpoint = hub_endpoint()
     if (reason := _known_offline(endpoint)) is not None:
         return _offline(reason)
     # HTTPError is of httpx or httpx2, whichever this version of the Hub library uses.
@@ -203,7 +237,7 @@ def _ask_hub(repo: str, revision: str | None) -> ModelInfo | NotHere:
             fix=f"delete the revision of {repo} from the registry or its lock file",
         )
     except HfHubHTTPError as error:
-        return _refused(repo, endpoint, error.response.status_code)
+        return refused(repo, endpoint, error.response.status_code)
     except (HTTPError, OfflineModeIsEnabled) as error:
         return _offline(_remember_offline(endpoint, error))
     except (ValueError, TypeError, LookupError, AttributeError):
@@ -215,7 +249,7 @@ def _ask_hub(repo: str, revision: str | None) -> ModelInfo | NotHere:
 
 def hub_problem() -> NotHere | None:
     """Why the Hub cannot be reached from this machine, or None where it answers."""
-    endpoint = _endpoint()
+    endpoint = hub_endpoint()
     if (reason := _known_offline(endpoint)) is not None:
         return _offline(reason)
     from huggingface_hub import get_session
@@ -255,7 +289,8 @@ def _offline(why: str) -> NotHere:
     )
 
 
-def _refused(repo: str, endpoint: str, status: int) -> NotHere:
+def refused(repo: str, endpoint: str, status: int) -> NotHere:
+    """What an HTTP status means for somebody who wants this repository."""
     if status in (401, 403):
         return NotHere(
             reason=f"the Hub refuses access to {repo} ({status}): it is gated or private, or this "
@@ -291,7 +326,7 @@ def _fetch(
         )
     need_gb = sum(sizes[file] for file in wanted) / GB
     if not download:
-        gated = f"; {_login(repo, _endpoint())}" if info.gated else ""
+        gated = f"; {_login(repo, hub_endpoint())}" if info.gated else ""
         return NotHere(
             reason=f"{repo} is not on this machine; {need_gb:.1f} GB would be fetched",
             fix=f"harness vet {name} --download{gated}",
@@ -327,13 +362,13 @@ def _download(repo: str, commit: str, files: list[str], cache: Path) -> Path | N
                 repo,
                 revision=commit,
                 cache_dir=cache,
-                endpoint=_endpoint(),
+                endpoint=hub_endpoint(),
                 allow_patterns=[glob.escape(file) for file in files],
             )
         )
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-            return _refused(repo, _endpoint(), error.response.status_code)
+            return refused(repo, hub_endpoint(), error.response.status_code)
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise FetchError(
             f"the download of {repo} broke off ({first_line}); run the same command again, "

@@ -17,7 +17,7 @@ from harness.engines.protocol import Engine
 from harness.errors import FetchError, ToolMissingError
 from harness.evidence import EvidenceFile
 from harness.gates import GATES, GateContext, Tools
-from harness.records import Answered, Observation, ProbeSet, Subject
+from harness.records import Answered, Depth, Observation, ProbeSet, Subject
 from harness.transcripts import read_transcript, transcribe, transcript_file
 
 
@@ -77,8 +77,10 @@ def run_transcript(subject: Subject, suite: ProbeSet, folder: Path) -> str:
     return evidence.path.name
 
 
-def run_gate(name: str, context: GateContext) -> Observation:
+def run_gate(depth: Depth, name: str, context: GateContext) -> Observation:
     """Run one gate; what is missing on this machine makes it NOT_RUN, not failed."""
+    # The gates of depth twin are those of depth header and its own, so each is found by its own.
+    gate = next(g for gates in GATES.values() for g in gates if (g.depth, g.name) == (depth, name))
 
     def transcript(subject: Subject, suite: str) -> tuple[Answered, ...]:
         probes = next(s for s in context.suites if s.name == suite)
@@ -86,14 +88,14 @@ def run_gate(name: str, context: GateContext) -> Observation:
         evidence: EvidenceFile = transcript_file(context.evidence_dir, subject, probes)
         return read_transcript(evidence.path, evidence.entries)
 
-    gate = next(g for g in GATES if g.name == name)
     with contextlib.ExitStack() as stack:
         context.work_dir.mkdir(parents=True, exist_ok=True)
         stack.callback(_empty, context.work_dir)
         try:
-            return gate.observe(context, Tools(load_subject, transcript))
+            seen = gate.observe(context, Tools(load_subject, transcript))
         except (ToolMissingError, FetchError) as error:
-            return Observation(gate=name, not_run=str(error))
+            seen = Observation(gate=name, not_run=str(error))
+    return seen.model_copy(update={"depth": depth})
 
 
 def _empty(folder: Path) -> None:

@@ -24,8 +24,11 @@ POLL_S = 0.25
 
 
 @contextlib.contextmanager
-def local_worker(log: Path) -> Iterator[Executor]:
+def local_worker(log: Path, *, computes: bool = True) -> Iterator[Executor]:
     """One fresh worker process; its model stays loaded until the block ends.
+
+    Args:
+        computes: False spares a process that evaluates nothing the preloaded BLAS.
 
     Raises:
         WorkerDied: the process cannot even start.
@@ -37,7 +40,7 @@ def local_worker(log: Path) -> Iterator[Executor]:
         initargs=(log,),
     )
     try:
-        with _environment(worker_environment()), _no_interrupt():
+        with _environment(worker_environment() if computes else {}), _no_interrupt():
             pool.submit(worker.ready)
         run(pool, log, None, worker.ready)
         yield pool

@@ -40,6 +40,7 @@ def compare(work: Path, output_dir: Path) -> Report:
         output_dir=output_dir,
         cache_dir=work / "cache",
         lock_path=work / "registry.lock",
+        snapshots_dir=work / "snapshots",
         suites=load_suites(work / "probes"),
         policy=load_policy(),
     )

@@ -14,18 +14,22 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from checkpoint_files import llama_shapes, write_json, write_model, zeros
+from checkpoint_files import CONFIG, llama_shapes, write_json, write_model, zeros
 from safetensors.numpy import load_file, save_file
 
-from harness.checkpoints import converter as converter_module
-from harness.checkpoints import default_cache_dir
+from harness.checkpoints import converter_install, default_cache_dir
 from harness.checkpoints.converter import (
-    SDIST_SHA256,
+    ConversionJob,
+    _prepare,
+    _run_all,
+    _safe_view,
     convert,
-    fetch_converter,
+    convert_all,
     read_gguf_metadata,
 )
+from harness.checkpoints.converter_install import SDIST_SHA256, fetch_converter
 from harness.checkpoints.embedded import embedded_model
+from harness.checkpoints.ghost import TensorShape, write_ghost
 from harness.errors import ConversionError, FetchError, ModelError
 from harness.registry import WheelSource, load_registry
 
@@ -61,7 +65,7 @@ def test_only_the_converter_leaves_the_archive(tmp_path: Path) -> None:
     sdist, dest = tmp_path / "a" / "s.tar.gz", tmp_path / "a" / "dest"
     dest.mkdir(parents=True)
     write_sdist(sdist, FILES, {f"{INNER}/conversion/link.py": "/etc/passwd"})
-    converter_module._extract(sdist, dest)
+    converter_install._extract(sdist, dest)
     found = {str(path.relative_to(dest)) for path in dest.rglob("*") if path.is_file()}
     assert found == {
         "convert_hf_to_gguf.py",
@@ -77,10 +81,10 @@ def test_archives_that_will_not_do(tmp_path: Path) -> None:
     sdist = tmp_path / "s.tar.gz"
     write_sdist(sdist, {f"{TOP}/PKG-INFO": "x"})
     with pytest.raises(FetchError, match=r"carries no convert_hf_to_gguf\.py"):
-        converter_module._extract(sdist, tmp_path / "dest")
+        converter_install._extract(sdist, tmp_path / "dest")
     sdist.write_bytes(sdist.read_bytes()[:60])
     with pytest.raises(FetchError, match="not a readable archive"):
-        converter_module._extract(sdist, tmp_path / "dest")
+        converter_install._extract(sdist, tmp_path / "dest")
 
 
 def test_the_converter_never_sees_code_or_pickles(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_the_converter_never_sees_code_or_pickles(tmp_path: Path) -> None:
     (folder / "evil.py").write_text("raise SystemExit")
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
     (tmp_path / "work").mkdir()
-    view = converter_module._safe_view(folder, tmp_path / "work")
+    view = _safe_view(ConversionJob(model_dir=folder, out_file=Path("m.gguf")), tmp_path / "work")
     assert view.name == "m"
     assert sorted(path.name for path in view.iterdir()) == [
         "config.json",
@@ -256,10 +260,106 @@ def test_a_dry_run_writes_nothing_and_runs_no_code(tmp_path: Path) -> None:
     write_json(folder / "tokenizer_config.json", settings | {"auto_map": auto_map})
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass T: pass\n")
     out = tmp_path / "out"
-    info = convert(folder, out / "m.gguf", cache_dir=default_cache_dir(), dry_run=True)
+    info = convert(folder, out / "m.gguf", cache_dir=default_cache_dir(), mode="dry_run")
     assert info.size_bytes == 0
     assert list(out.iterdir()) == []
     assert not (tmp_path / "pwned").exists()
+
+
+FAKE_CONVERTER = """
+import os, pathlib, sys, time
+folder, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[sys.argv.index("--outfile") + 1])
+print("converting", folder.name)
+if folder.name == "killed":
+    os.kill(os.getpid(), 9)
+if folder.name == "slow":
+    time.sleep(60)
+if folder.name == "refused":
+    sys.exit("ValueError: Can not map tensor 'lm_head.biases'")
+if folder.name == "broken":
+    raise MemoryError
+out.write_bytes(b"GGUF")
+"""
+
+
+def test_a_job_that_breaks_the_process_leaves_the_others_alone(tmp_path: Path) -> None:
+    converter = tmp_path / "converter"
+    converter.mkdir()
+    (converter / "convert_hf_to_gguf.py").write_text(FAKE_CONVERTER)
+    runs = []
+    for name in ("one", "killed", "refused", "slow", "broken", "two"):
+        work = tmp_path / "work" / name
+        work.mkdir(parents=True)
+        job = ConversionJob(model_dir=write_model(tmp_path / name), out_file=tmp_path / name)
+        runs.append(_prepare(job, None, work))
+    broken = _run_all(converter, runs, timeout_s=2)
+    assert sorted(path.name for path in broken) == ["killed", "slow"]
+    assert "killed by signal 9" in str(broken[tmp_path / "killed"])
+    assert "still running after 2 s" in str(broken[tmp_path / "slow"])
+    codes = {run.job.out_file.name: json.loads(run.result.read_text())["code"]
+             for run in runs if run.result.exists()}  # fmt: skip
+    assert codes == {"one": 0, "refused": 1, "broken": 1, "two": 0}
+    assert {run.job.out_file.name for run in runs if run.partial.exists()} == {"one", "two"}
+    logs = {run.job.out_file.name: run.log.read_text() for run in runs}
+    assert all(log.startswith(f"converting {name}\n") for name, log in logs.items())
+    assert "Can not map tensor" in logs["refused"]
+    assert "MemoryError" in logs["broken"]
+
+
+@pytest.mark.real
+def test_several_folders_with_and_without_a_vocabulary(tmp_path: Path) -> None:
+    import llama_cpp
+
+    bare = write_model(tmp_path / "bare")
+    (bare / "tokenizer.json").unlink()
+    (bare / "tokenizer_config.json").unlink()
+    wrong = write_model(tmp_path / "wrong", architectures=["Nobody"])
+    whole = tiny_with_tokenizer(tmp_path / "whole")
+    words = tmp_path / "words"
+    words.mkdir()
+    for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (words / file).write_bytes((whole / file).read_bytes())
+    (words / "model.safetensors").write_bytes(b"no weights, which is no matter here")
+    out = tmp_path / "out"
+    outcomes = convert_all(
+        [
+            ConversionJob(model_dir=bare, out_file=out / "a.gguf", vocabulary="none"),
+            ConversionJob(model_dir=wrong, out_file=out / "b.gguf"),
+            ConversionJob(model_dir=tmp_path / "missing", out_file=out / "c.gguf"),
+            ConversionJob(model_dir=words, out_file=out / "d.gguf", mode="vocabulary_only"),
+            ConversionJob(model_dir=bare, out_file=out / "e.gguf"),
+            ConversionJob(model_dir=whole, out_file=out / "f.gguf", mode="dry_run"),
+        ],
+        cache_dir=default_cache_dir(),
+    )
+    assert [type(outcome).__name__ for outcome in outcomes] == [
+        "ConversionInfo", "ConversionError", "ConversionError",
+        "ConversionInfo", "ConversionError", "ConversionInfo",
+    ]  # fmt: skip
+    assert sorted(path.name for path in out.iterdir()) == ["a.gguf", "d.gguf"]
+    assert "Nobody" in str(outcomes[1])
+    assert "has no tokenizer" in str(outcomes[4])
+    llama = llama_cpp.Llama(str(out / "a.gguf"), n_ctx=64, verbose=False)
+    llama.eval([0, 31])
+    assert (llama.n_vocab(), read_gguf_metadata(out / "a.gguf")["tokenizer.ggml.model"]) == (
+        32,
+        "none",
+    )
+    assert read_gguf_metadata(out / "d.gguf")["tensor_count"] == 0
+
+
+@pytest.mark.real
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not enforce the limit")
+def test_a_header_that_promises_a_lot_cannot_fill_the_memory(tmp_path: Path) -> None:
+    down = "model.layers.0.mlp.down_proj.weight"
+    tensors = {name: TensorShape("BF16", shape) for name, shape in llama_shapes().items()}
+    tensors[down] = TensorShape("U8", (1 << 20, 1 << 15))
+    tensors[f"{down}_scale"] = TensorShape("F8_E4M3", (1 << 20, 1 << 12))
+    settings = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
+    folder = write_ghost(tmp_path / "m", CONFIG | {"quantization_config": settings}, tensors)
+    out = tmp_path / "m.gguf"
+    with pytest.raises(ConversionError, match="ran out of memory"):
+        convert(folder, out, cache_dir=default_cache_dir(), mode="dry_run", vocabulary="none")
 
 
 @pytest.mark.real

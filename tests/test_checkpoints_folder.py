@@ -19,7 +19,12 @@ from checkpoint_files import (
 )
 from safetensors.numpy import save_file
 
-from harness.checkpoints.folder import check_model_folder, fingerprint
+from harness.checkpoints.folder import (
+    check_model_folder,
+    check_tokenizer_folder,
+    fingerprint,
+    has_tokenizer,
+)
 from harness.checkpoints.hashing import remembered_sha256, sha256_of
 from harness.errors import ModelError
 
@@ -51,6 +56,52 @@ def test_a_good_folder(tmp_path: Path) -> None:
     assert not model.quantised
     assert model.notes == ()
     assert model.weight_bytes == (tmp_path / "m" / "model.safetensors").stat().st_size
+
+
+def test_a_ghost_needs_no_tokenizer_but_a_broken_one_is_still_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    assert not has_tokenizer(folder)
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        check_model_folder(folder)
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        check_tokenizer_folder(folder)
+    assert check_model_folder(folder, tokenizer=False).parameters == PARAMETERS
+    write_json(folder / "tokenizer.json", {"version": "1.0"})
+    assert has_tokenizer(folder)
+    with pytest.raises(ModelError, match="holds no tokenizer model"):
+        check_model_folder(folder, tokenizer=False)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"vocab_size": 10**12},
+        {"num_hidden_layers": 10**9},
+        {"n_layer": 1e300},
+        {"text_config": {"num_local_experts": 10**7}},
+        {"hidden_size": 10**4000},
+    ],
+)
+def test_numbers_that_no_model_has_are_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    folder = write_model(tmp_path / "m", **config)
+    with pytest.raises(ModelError, match="more than any model has"):
+        check_model_folder(folder)
+
+
+def test_a_tokenizer_folder_needs_no_weights(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    check_tokenizer_folder(folder)
+    (folder / "tokenizer.json").unlink()
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_text("")
+    check_tokenizer_folder(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"config\.json"):
+        check_tokenizer_folder(folder)
+    with pytest.raises(ModelError, match="is not a folder"):
+        check_tokenizer_folder(tmp_path / "no")
 
 
 def test_shards_count_as_one_model(tmp_path: Path) -> None:

@@ -124,14 +124,26 @@ def test_known_failures(log: str, culprit: str, fix: str, issue: int) -> None:
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
         ("MemoryError\n", "out of memory"),
+        ("OSError: [Errno 12] Cannot allocate memory", "out of memory"),
         ("ModuleNotFoundError: No module named 'sentencepiece'", "pip install sentencepiece"),
         ("ValueError: Missing or incomplete model files: ['a.safetensors']", "['a.safetensors']"),
         ("KeyError: \"could not find any of: ['n_layers', 'num_hidden_layers']\"", "n_layers"),
         ("NotImplementedError: Quant method is not yet supported: 'awq'", "quantised with awq"),
+        ("KeyError: 'U32'", "cannot read weights of dtype U32"),
+        ("ValueError: Failed to detect model architecture", "config.json has no architectures"),
     ],
 )
 def test_other_causes(log: str, says: str) -> None:
     assert says in str(explain_failure(f"Traceback (most recent call last):\n{log}", 1))
+
+
+def test_the_hash_of_an_unknown_pre_tokenizer_is_told() -> None:
+    log = (
+        "WARNING:hf-to-gguf:** WARNING: The BPE pre-tokenizer was not recognized!\n"
+        f"WARNING:hf-to-gguf:** chkhsh:  {'8e62295832751ca1' * 4}\n"
+        "NotImplementedError: BPE pre-tokenizer was not recognized - update it\n"
+    )
+    assert "not recognised (hash 8e62295832751ca1…)" in str(explain_failure(log, 1))
 
 
 def test_the_last_telling_line_is_the_fallback() -> None:

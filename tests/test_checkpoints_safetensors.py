@@ -68,7 +68,7 @@ def test_a_header_with_null_metadata_as_mlx_writes_it_is_read(tmp_path: Path) ->
         (b"<!DOCTYPE html><html>", "web page"),
         (raw_safetensors(b"{ oops"), "damaged safetensors header"),
         (raw_safetensors(b'{"a\xff": 1}'), "damaged safetensors header"),
-        (raw_safetensors(b'{"a":' + b"[" * 200_000), "damaged safetensors header"),
+        (raw_safetensors(b'{"a":' + b"[" * 100_000), "damaged safetensors header"),
         (raw_safetensors({"a": 3}), "dtype, shape and data_offsets"),
         (raw_safetensors({"a": tensor("F12")}, b"\0" * 8), "unknown dtype F12"),
         (raw_safetensors({"a": tensor(shape=(-2,))}, b"\0" * 8), "absurd shape"),

@@ -85,15 +85,15 @@ class TestGit:
 
 
 class TestBudget:
-    def test_without_metal_the_candidate_sets_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_metal_it_is_that_of_such_a_mac(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(machine, "metal_working_set_gb", lambda: None)
-        budget, why = machine.memory_budget_gb(12.0)
-        assert budget == 12.0 and "memory_budget_gb of 12 GB" in why
+        # recommendedMaxWorkingSetSize of 16 GB Macs, as llama.cpp prints it: M2 and M4.
+        assert machine.working_set_gb(16.0) == pytest.approx((11.453, 12.713), abs=0.001)
+        assert machine.working_set_gb(8.0) == pytest.approx((5.727, 6.357), abs=0.001)
 
     def test_metal_knows_better(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(machine, "metal_working_set_gb", lambda: 11.45)
-        budget, why = machine.memory_budget_gb(16.0)
-        assert budget == 11.45 and "11.4 GB" in why
+        assert machine.working_set_gb(32.0) == (11.45, 11.45)
 
 
 class TestCacheRoot:

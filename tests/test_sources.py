@@ -4,106 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from fake_hub import FILES, SHA, FakeHub, serving
 
 from harness.errors import FetchError
 from harness.pins import read_lock
 from harness.registry import Candidate, load_registry
 from harness.sources import NotHere, Ready, Resolved, hub_problem, resolve
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-FILES = {
-    "config.json": b'{"model_type": "llama"}',
-    "tokenizer.json": b"{}",
-    "chat_template.jinja": b"{{ messages }}",
-    "model.safetensors": b"\x00" * 3000,
-    "consolidated.safetensors": b"\x00" * 3000,
-    "pytorch_model.bin": b"pickle",
-    "modeling_custom.py": b"raise SystemExit",
-    "original/params.json": b"{}",
-    "README.md": b"# model",
-}
-
-
-class FakeHub(ThreadingHTTPServer):
-    """The four Hub endpoints that are used, over one repository "org/tiny"."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files = dict(FILES)
-        self.sha = SHA
-        self.gated: bool | str = False
-        self.status: dict[str, int] = {}
-        self.error_code: str | None = None
-        self.info_body: bytes | None = None
-        self.refuse_files = False
-        self.lost: str | None = None
-        self.seen: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: FakeHub
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        hub = self.server
-        path = urlsplit(self.path).path
-        hub.seen.append(path)
-        if path.startswith("/api/models/"):
-            repo, _, rest = path.removeprefix("/api/models/").partition("/revision/")
-            repo, _, tree = repo.partition("/tree/")
-            if repo in hub.status:
-                self._answer(hub.status[repo], b"{}", {"X-Error-Code": hub.error_code or "Other"})
-            elif tree:
-                entries = [self._entry(name) for name in hub.files]
-                self._answer(200, json.dumps(entries).encode())
-            elif rest and rest != hub.sha:
-                self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-            else:
-                self._answer(200, self._info(repo) if hub.info_body is None else hub.info_body)
-        elif "/resolve/" in path and not hub.refuse_files:
-            name = path.split("/resolve/")[1].split("/", 1)[1]
-            body = hub.files[name]
-            status = 404 if name == hub.lost else 200
-            self._answer(status, body, {"ETag": f'"{name}"', "X-Repo-Commit": hub.sha})
-        elif "/resolve/" in path:
-            self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        else:
-            self._answer(200, b"")
-
-    def _info(self, repo: str) -> bytes:
-        hub = self.server
-        siblings = [{"rfilename": name, "size": len(body)} for name, body in hub.files.items()]
-        info = {"id": repo, "sha": hub.sha, "gated": hub.gated, "siblings": siblings}
-        return json.dumps(info | {"tags": [], "downloads": 0, "likes": 0}).encode()
-
-    def _entry(self, name: str) -> dict[str, object]:
-        return {"type": "file", "path": name, "size": len(self.server.files[name]), "oid": name}
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
 
 
 @pytest.fixture(autouse=True)
@@ -118,14 +29,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    server = FakeHub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
 
 
 @pytest.fixture

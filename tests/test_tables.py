@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness import tables
-from harness.escape import block, cell, visible
+from harness.escape import block, cell, prose, visible
 from harness.records import (
     Answered,
     CandidateReport,
@@ -117,6 +117,35 @@ def test_any_text_is_one_harmless_cell(text: str) -> None:
     assert header == ["a", "b"] and after == "end"
     assert_inert(rendered)
     assert rendered.replace(ZERO_WIDTH_SPACE, "").strip() == visible(text, 10_000).strip()
+
+
+def leaves_of(tokens: list[Token]) -> list[Token]:
+    return [leaf for token in tokens for leaf in inline_tokens(token.children or [])]
+
+
+@given(texts)
+def test_any_text_is_prose_whose_code_alone_is_not_escaped(text: str) -> None:
+    escaped = prose(text, max_chars=10_000)
+    assert_nothing_hidden(escaped)
+    tokens = GFM.parse(f"| a | b |\n|---|---|\n| {escaped} | end |")
+    assert [token.type for token in tokens if token.level == 0] == ["table_open", "table_close"]
+    cells = [token for token in tokens if token.type == "inline"]
+    assert [token.content for token in (cells[0], cells[1], cells[3])] == ["a", "b", "end"]
+    assert len(cells) == 4
+    leaves = leaves_of(cells[2:3])
+    assert {leaf.type for leaf in leaves} <= {"text", "code_inline"}
+    for leaf in leaves:
+        if leaf.type == "text":
+            assert_inert(leaf.content)
+
+
+def test_a_command_in_prose_can_be_copied() -> None:
+    text = "fuse with `mlx_lm.fuse --dequantize @x #1 $A printf '%s\\n'`, then *again*"
+    tokens = GFM.parse(prose(text))
+    code = [leaf.content for leaf in leaves_of(tokens) if leaf.type == "code_inline"]
+    assert code == ["mlx_lm.fuse --dequantize @x #1 $A printf '%s\\n'"]
+    assert "\\*again\\*" in prose(text)
+    assert prose("one ` alone and a `pipe | in code`") == cell("one ` alone and a `pipe | in code`")
 
 
 @given(texts)

@@ -1,55 +1,58 @@
-"""The reference GGUF converter, of the same llama.cpp release as the runtime that is installed.
+"""Running the reference GGUF converter, in a process of its own.
 
-llama-cpp-python's source distribution carries llama.cpp with its converter under
-vendor/llama.cpp, so both come from one release.
+Several folders may share one process (`convert_all`), since importing torch takes most of the
+time of a small conversion.
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from typing import IO, Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 from filelock import FileLock
 
-from harness.checkpoints.folder import ModelFolder, check_model_folder
+from harness.checkpoints.converter_install import PACKAGE, fetch_converter, runtime_version
+from harness.checkpoints.folder import ModelFolder, check_model_folder, check_tokenizer_folder
 from harness.checkpoints.gguf_failures import explain_failure
-from harness.checkpoints.hashing import sha256_of
-from harness.checkpoints.pypi import fetch_distribution
 from harness.checkpoints.safetensors import shown
-from harness.errors import ConversionError, FetchError, ToolMissingError
+from harness.errors import ConversionError, ModelError
 from harness.records import Record, Scalar
 
-OutType = Literal["f16", "bf16", "f32", "auto"]
+OutType: TypeAlias = Literal["f16", "bf16", "f32", "auto"]
 
-SDIST_SHA256: Mapping[str, str] = MappingProxyType(
-    {"0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"}
-)
-"""llama-cpp-python version → SHA-256 of its source distribution; others are only recorded."""
+Mode: TypeAlias = Literal["write", "dry_run", "vocabulary_only"]
+"""Write the whole file, check names and shapes and write nothing, or write a file that holds
+the hyper-parameters and the vocabulary but no tensors."""
 
-_PACKAGE = "llama-cpp-python"
-_RECIPE = 1
-_MANIFEST = "harness_manifest.json"
-_WANTED_FILES = ("convert_hf_to_gguf.py", "LICENSE")
-_WANTED_FOLDERS = (("conversion",), ("gguf-py", "gguf"))
-_MAX_BYTES = 100_000_000
+Vocabulary: TypeAlias = Literal["real", "none"]
+"""The folder's own tokenizer, or a vocabulary without tokens, which needs no tokenizer files."""
+
 _CHILD = Path(__file__).with_name("convert_child.py")
 _UNSAFE_SUFFIXES = frozenset({".py", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".so", ".gguf"})
 _CODE_KEYS = ("auto_map", "custom_pipelines")
+_POLL_S = 0.2
+
+
+class ConversionJob(Record):
+    """One folder to convert."""
+
+    model_dir: Path
+    out_file: Path
+    outtype: OutType = "f16"
+    mode: Mode = "write"
+    vocabulary: Vocabulary = "real"
 
 
 class ConversionInfo(Record):
@@ -60,37 +63,13 @@ class ConversionInfo(Record):
     size_bytes: int
     """Size of the GGUF file; 0 after a dry run."""
     seconds: float
-    """Wall time of the converter process."""
+    """Wall time of the converter, without the start of its process except for the first job."""
     converter: str
     """Its release, e.g. "llama-cpp-python 0.3.36"."""
     warnings: tuple[str, ...]
     """The converter's own warnings, in order, each once."""
     log: str
     """What the converter printed."""
-
-
-def fetch_converter(cache_dir: Path) -> Path:
-    """The folder with convert_hf_to_gguf.py of the installed runtime's release.
-
-    Fetched once into `cache_dir/converter/VERSION`, atomically. Raises ToolMissingError when
-    llama-cpp-python is not installed, FetchError when its source cannot be had or is not the
-    published file.
-    """
-    version = _runtime_version()
-    folder = cache_dir / "converter" / version
-    if _is_complete(folder):
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{version}.lock"):
-            if not _is_complete(folder):
-                _install(version, folder)
-    except OSError as error:
-        raise FetchError(
-            f"the GGUF converter could not be written to {folder} ({error}); free space there or "
-            "set HARNESS_CACHE to a writable folder"
-        ) from error
-    return folder
 
 
 def convert(
@@ -100,46 +79,208 @@ def convert(
     *,
     cache_dir: Path,
     timeout_s: float = 1800,
-    dry_run: bool = False,
+    mode: Mode = "write",
+    vocabulary: Vocabulary = "real",
 ) -> ConversionInfo:
     """Convert a Hugging Face folder to GGUF in a process of its own.
 
     The file appears under its name only when complete. The converter sees a view of the folder
-    without Python code and pickles, since it trusts a tokenizer's own code. `dry_run` checks
-    names and shapes and writes nothing. Raises ModelError (bad folder), ConversionError (with
-    the tensor or setting at fault and a fix), FetchError and ToolMissingError.
+    without Python code and pickles, since it trusts a tokenizer's own code. Raises ModelError
+    (bad folder), ConversionError (with the tensor or setting at fault and a fix), FetchError and
+    ToolMissingError.
     """
-    model = check_model_folder(model_dir)
+    job = ConversionJob(
+        model_dir=model_dir, out_file=out_file, outtype=outtype, mode=mode, vocabulary=vocabulary
+    )
+    checked = [(job, _check(job))]
+    (outcome,) = _convert_checked(checked, cache_dir, timeout_s)
+    if isinstance(outcome, ConversionError):
+        raise outcome
+    return outcome
+
+
+def convert_all(
+    jobs: Sequence[ConversionJob], *, cache_dir: Path, timeout_s: float = 1800
+) -> list[ConversionInfo | ConversionError]:
+    """Convert several folders in one process, each succeeding or failing on its own.
+
+    The outcomes are in the order of the jobs; a folder that is no good is a ConversionError too.
+    Each job has `timeout_s` seconds. The jobs need different output files. Raises FetchError and
+    ToolMissingError.
+    """
+    outcomes: dict[int, ConversionInfo | ConversionError] = {}
+    checked: dict[int, tuple[ConversionJob, ModelFolder | None]] = {}
+    for number, job in enumerate(jobs):
+        try:
+            checked[number] = (job, _check(job))
+        except ModelError as error:
+            outcomes[number] = ConversionError(str(error))
+    if checked:
+        ended = _convert_checked(list(checked.values()), cache_dir, timeout_s)
+        outcomes |= dict(zip(checked, ended, strict=True))
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+def _check(job: ConversionJob) -> ModelFolder | None:
+    """The checked folder; None where no weights are looked at. Raises ModelError."""
+    if job.mode == "vocabulary_only":
+        if job.vocabulary == "none":
+            raise ValueError("a vocabulary-only file without a vocabulary holds nothing")
+        check_tokenizer_folder(job.model_dir)
+        return None
+    return check_model_folder(job.model_dir, tokenizer=job.vocabulary == "real")
+
+
+class _Run(NamedTuple):
+    """A job on its way through the converter, with the files of its work folder."""
+
+    job: ConversionJob
+    work: Path
+    error: ConversionError | None = None
+    """Why it cannot be started."""
+
+    @property
+    def log(self) -> Path:
+        return self.work / "log.txt"
+
+    @property
+    def result(self) -> Path:
+        return self.work / "result.json"
+
+    @property
+    def partial(self) -> Path:
+        return self.work / "model.gguf"
+
+
+def _convert_checked(
+    checked: Sequence[tuple[ConversionJob, ModelFolder | None]], cache_dir: Path, timeout_s: float
+) -> list[ConversionInfo | ConversionError]:
     converter = fetch_converter(cache_dir)
+    with ExitStack() as stack:
+        runs: dict[Path, _Run] = {}
+        # In the order of the names, so that two callers never wait for each other's locks.
+        for job, model in sorted(checked, key=lambda pair: str(pair[0].out_file)):
+            try:
+                work = stack.enter_context(_work_folder(job.out_file, cache_dir))
+                runs[job.out_file] = _prepare(job, model, work)
+            except OSError as error:
+                runs[job.out_file] = _Run(job, Path(), _unwritable(job.out_file, error))
+        ready = [runs[job.out_file] for job, _ in checked if runs[job.out_file].error is None]
+        broken = _run_all(converter, ready, timeout_s)
+        return [_outcome(runs[job.out_file], broken) for job, _ in checked]
+
+
+def _prepare(job: ConversionJob, model: ModelFolder | None, work: Path) -> _Run:
+    """The view that the converter will see; an error where the disk is too small."""
+    if model is not None and job.mode == "write":
+        try:
+            _check_space(model, work, job.outtype)
+        except ConversionError as error:
+            return _Run(job, work, error)
+    _safe_view(job, work)
+    return _Run(job, work)
+
+
+def _run_all(
+    converter: Path, runs: Sequence[_Run], timeout_s: float
+) -> dict[Path, ConversionError]:
+    """Run the jobs until each has a result or broke its process.
+
+    Returns the errors of those that broke it, by output file; the jobs after them go on in a
+    process of their own.
+    """
+    broken: dict[Path, ConversionError] = {}
+    while left := [r for r in runs if r.job.out_file not in broken and not r.result.exists()]:
+        try:
+            status = _run_process(converter, left, timeout_s)
+        except OSError as error:
+            return broken | {r.job.out_file: _unwritable(r.job.out_file, error) for r in left}
+        culprit = next((run for run in left if not run.result.exists()), None)
+        if culprit is not None:
+            broken[culprit.job.out_file] = (
+                _late(timeout_s) if status is None else explain_failure(_read_log(culprit), status)
+            )
+    return broken
+
+
+def _late(timeout_s: float) -> ConversionError:
+    fix = "try again on a less busy machine"
+    message = f"the GGUF converter was still running after {timeout_s:.0f} s; {fix}"
+    return ConversionError(message, fix=fix)
+
+
+def _read_log(run: _Run) -> str:
+    return run.log.read_text(encoding="utf-8", errors="replace") if run.log.exists() else ""
+
+
+def _run_process(converter: Path, runs: Sequence[_Run], timeout_s: float) -> int | None:
+    """Exit status of the converter's process; None where a job took longer than `timeout_s`."""
+    jobs_file = runs[0].work / "jobs.json"
+    jobs = [
+        {
+            "arguments": _arguments(run),
+            "vocabulary": run.job.vocabulary,
+            "writes": run.job.mode == "write",
+            "log": str(run.log),
+            "result": str(run.result),
+        }
+        for run in runs
+    ]
+    jobs_file.write_text(json.dumps(jobs), encoding="utf-8")
+    own = [sys.executable, "-P", str(_CHILD), str(os.getpid()), str(converter), str(jobs_file)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    if all(run.job.mode != "write" for run in runs):
+        # There is nothing to compute, and each thread would take its share of the memory.
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with runs[0].log.open("ab") as sink, _process_group(own, sink, environment) as process:
+        ended, since = 0, time.monotonic()
+        while True:
+            try:
+                return process.wait(min(_POLL_S, timeout_s))
+            except subprocess.TimeoutExpired:
+                now = sum(run.result.exists() for run in runs)
+                if now > ended:
+                    ended, since = now, time.monotonic()
+                elif time.monotonic() - since > timeout_s:
+                    return None
+
+
+def _arguments(run: _Run) -> list[str]:
+    view = next((run.work / "view").iterdir())
+    arguments = [str(view), "--outfile", str(run.partial), "--outtype", run.job.outtype]
+    flags = {"write": [], "dry_run": ["--dry-run"], "vocabulary_only": ["--vocab-only"]}
+    return arguments + flags[run.job.mode]
+
+
+def _outcome(run: _Run, broken: dict[Path, ConversionError]) -> ConversionInfo | ConversionError:
+    """What came of a job; its file, if any, moves to where it belongs."""
+    job = run.job
+    error = run.error or broken.get(job.out_file)
+    if error is not None:
+        return error
+    log = _read_log(run)
+    result = json.loads(run.result.read_text(encoding="utf-8"))
+    if result["code"] != 0:
+        return explain_failure(log, result["code"])
     try:
-        with _work_folder(out_file, cache_dir) as work:
-            if not dry_run:
-                _check_space(model, work, outtype)
-            partial = work / "model.gguf"
-            view = _safe_view(model_dir, work)
-            arguments = [str(view), "--outfile", str(partial), "--outtype", outtype]
-            if dry_run:
-                arguments.append("--dry-run")
-            started = time.monotonic()
-            log = _run(converter, arguments, work / "log.txt", timeout_s)
-            seconds = time.monotonic() - started
-            if not dry_run:
-                partial.replace(out_file)
-    except OSError as error:
-        raise ConversionError(
-            f"{out_file} could not be written ({error.strerror}); choose a writable folder with "
-            "enough free space",
-            fix="choose a writable output folder with enough free space",
-        ) from error
+        if job.mode != "dry_run":
+            run.partial.replace(job.out_file)
+    except OSError as unwritten:
+        return _unwritable(job.out_file, unwritten)
     return ConversionInfo(
-        out_file=out_file,
-        outtype=outtype,
-        size_bytes=0 if dry_run else out_file.stat().st_size,
-        seconds=seconds,
-        converter=f"{_PACKAGE} {_runtime_version()}",
+        out_file=job.out_file,
+        outtype=job.outtype,
+        size_bytes=0 if job.mode == "dry_run" else job.out_file.stat().st_size,
+        seconds=result["seconds"],
+        converter=f"{PACKAGE} {runtime_version()}",
         warnings=_warnings(log),
         log=log,
     )
+
+
+def _unwritable(out_file: Path, error: OSError) -> ConversionError:
+    fix = "choose a writable output folder with enough free space"
+    return ConversionError(f"{out_file} could not be written ({error.strerror}); {fix}", fix=fix)
 
 
 def read_gguf_metadata(path: Path) -> dict[str, Scalar]:
@@ -166,90 +307,6 @@ def read_gguf_metadata(path: Path) -> dict[str, Scalar]:
             fix="convert the model again",
         ) from error
     return found
-
-
-def _runtime_version() -> str:
-    try:
-        return importlib.metadata.version(_PACKAGE).split("+", 1)[0]
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ToolMissingError(
-            f"{_PACKAGE} is not installed, so there is no GGUF runtime to convert for; "
-            f"run `python -m pip install {_PACKAGE}`"
-        ) from error
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (
-        isinstance(manifest, dict)
-        and manifest.get("recipe") == _RECIPE
-        and (folder / _WANTED_FILES[0]).is_file()
-    )
-
-
-def _install(version: str, folder: Path) -> None:
-    """Fetch, extract, rename. The caller holds the lock."""
-    for stale in folder.parent.glob(f".{version}.*.partial"):
-        shutil.rmtree(stale)
-    work = Path(tempfile.mkdtemp(prefix=f".{version}.", suffix=".partial", dir=folder.parent))
-    try:
-        download, built = work / "download", work / "converter"
-        download.mkdir()
-        built.mkdir()
-        requirement = f"{_PACKAGE}=={version}"
-        sdist = fetch_distribution(requirement, "sdist", download, SDIST_SHA256.get(version))
-        _extract(sdist, built)
-        manifest = {"recipe": _RECIPE, "source": requirement, "source_sha256": sha256_of(sdist)}
-        (built / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-        if folder.exists():
-            folder.rename(work / "replaced")
-        built.rename(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _extract(sdist: Path, dest: Path) -> None:
-    """Take the converter's files out of the archive; nothing else, and nothing outside `dest`."""
-    taken = 0
-    try:
-        with tarfile.open(sdist, "r:gz") as archive:
-            for member in archive:
-                inner = _wanted(member)
-                source = archive.extractfile(member) if inner else None
-                if inner is None or source is None:
-                    continue
-                taken += member.size
-                if taken > _MAX_BYTES:
-                    raise FetchError(f"{sdist.name} unpacks to an absurd size; do not trust it")
-                target = dest.joinpath(*inner)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with source, target.open("wb") as sink:
-                    shutil.copyfileobj(source, sink)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        raise FetchError(f"{sdist.name} is not a readable archive; fetch it again") from error
-    for name in (*_WANTED_FILES, "conversion", "gguf-py"):
-        if not (dest / name).exists():
-            raise FetchError(
-                f"{sdist.name} carries no {name} of llama.cpp; install the {_PACKAGE} release "
-                f"{', '.join(SDIST_SHA256)}, which does"
-            )
-
-
-def _wanted(member: tarfile.TarInfo) -> tuple[str, ...] | None:
-    """The path below vendor/llama.cpp of a file that the converter needs, else None."""
-    parts = PurePosixPath(member.name).parts
-    if not member.isreg() or parts[1:3] != ("vendor", "llama.cpp") or ".." in parts:
-        return None
-    inner = parts[3:]
-    if inner in {(name,) for name in _WANTED_FILES}:
-        return inner
-    for folder in _WANTED_FOLDERS:
-        if inner[: len(folder)] == folder and len(inner) > len(folder):
-            return inner
-    return None
 
 
 @contextmanager
@@ -279,43 +336,29 @@ def _check_space(model: ModelFolder, folder: Path, outtype: OutType) -> None:
         )
 
 
-def _safe_view(model_dir: Path, work: Path) -> Path:
+def _safe_view(job: ConversionJob, work: Path) -> Path:
     """A folder of links to the model's files, without code, pickles and calls for code.
 
     The converter loads tokenizers with trust_remote_code=True and falls back to pickles. The
     view keeps the folder's name, from which the converter takes the model's.
     """
-    view = work / "view" / (model_dir.resolve().name or "model")
+    view = work / "view" / (job.model_dir.resolve().name or "model")
     view.mkdir(parents=True)
-    for file in sorted(model_dir.iterdir()):
+    for file in sorted(job.model_dir.iterdir()):
         if not file.is_file() or file.suffix in _UNSAFE_SUFFIXES:
             continue
+        if job.mode == "vocabulary_only" and file.name.startswith("model"):
+            continue  # the weights, which may be missing or wrong without harm here
         if file.name in ("config.json", "tokenizer_config.json"):
             settings = json.loads(file.read_text(encoding="utf-8"))
             clean = {key: value for key, value in settings.items() if key not in _CODE_KEYS}
             (view / file.name).write_text(json.dumps(clean), encoding="utf-8")
         else:
             (view / file.name).symlink_to(file.resolve())
+    if job.vocabulary == "none" and not (view / "tokenizer.model").exists():
+        # Gemma 3's class asks whether this file is there before it asks what is in it.
+        (view / "tokenizer.model").touch()
     return view
-
-
-def _run(converter: Path, arguments: list[str], log_file: Path, timeout_s: float) -> str:
-    """Run the converter to its end and return its log; a failure is a ConversionError."""
-    command = [sys.executable, "-P", str(_CHILD), str(os.getpid()), str(converter), *arguments]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    with log_file.open("wb") as sink, _process_group(command, sink, environment) as process:
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise ConversionError(
-                f"the GGUF converter was still running after {timeout_s:.0f} s; "
-                "try again on a less busy machine",
-                fix="try again on a less busy machine",
-            ) from error
-    log = log_file.read_text(encoding="utf-8", errors="replace")
-    if process.returncode != 0:
-        raise explain_failure(log, process.returncode)
-    return log
 
 
 @contextmanager

@@ -80,6 +80,12 @@ def embedded_model(
     return folder
 
 
+def finished_model(cache_dir: Path, sha256: str, name: str, member: str | None) -> Path | None:
+    """The folder that `embedded_model` built earlier, or None; builds and fetches nothing."""
+    folder = cache_dir / "models" / name
+    return folder if _is_finished(folder, sha256, member) else None
+
+
 def _is_finished(folder: Path, sha256: str, member: str | None) -> bool:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

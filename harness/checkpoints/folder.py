@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.checkpoints.chat_template import find_template
@@ -19,6 +20,17 @@ from harness.records import Record
 
 AGAIN = "download the model again"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MOST: Mapping[str, int] = MappingProxyType(
+    {
+        "vocab_size": 1 << 24,
+        "hidden_size": 1 << 20,
+        "intermediate_size": 1 << 24,
+        "num_attention_heads": 1 << 16,
+        **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 1 << 13),
+        **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 1 << 16),
+    }
+)
+"""Far above what the largest models have."""
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -52,10 +64,11 @@ class ModelFolder(Record):
     """Harmless oddities, as full sentences."""
 
 
-def check_model_folder(path: Path) -> ModelFolder:
+def check_model_folder(path: Path, *, tokenizer: bool = True) -> ModelFolder:
     """Check a Hugging Face model folder without loading weights or running its code.
 
-    Raises ModelError: no folder, bad config.json, pickled or missing or damaged weights,
+    With `tokenizer=False` a folder without a tokenizer is no error, as ghosts and twins have
+    none. Raises ModelError: no folder, bad config.json, pickled or missing or damaged weights,
     missing shards, remote code, no tokenizer.
     """
     if not path.is_dir():
@@ -63,7 +76,8 @@ def check_model_folder(path: Path) -> ModelFolder:
     config = read_config(path)
     notes = _check_code(path, config)
     headers = read_weight_headers(path)
-    _check_tokenizer(path)
+    if tokenizer or has_tokenizer(path):
+        _check_tokenizer(path)
     tensors = {name: info for header in headers.values() for name, info in header.tensors.items()}
     return ModelFolder(
         path=path,
@@ -72,11 +86,28 @@ def check_model_folder(path: Path) -> ModelFolder:
         weight_files=tuple(headers),
         weight_bytes=sum(header.file_bytes for header in headers.values()),
         parameters=count_parameters(tensors, config),
-        tied_embeddings=_is_tied(tensors, config),
+        tied_embeddings=is_tied(tensors, config),
         dtypes=dict(sorted(Counter(info.dtype for info in tensors.values()).items())),
         quantised=_is_quantised(tensors, config),
         notes=notes,
     )
+
+
+def check_tokenizer_folder(path: Path) -> None:
+    """Check the parts that a vocabulary is made of: config.json and the tokenizer files.
+
+    Raises ModelError: no folder, bad config.json, remote code, no tokenizer.
+    """
+    if not path.is_dir():
+        raise ModelError(f"{path} is not a folder; give a folder with config.json and a tokenizer")
+    _check_code(path, read_config(path))
+    _check_tokenizer(path)
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether the folder has a tokenizer's files, readable or not."""
+    alone = any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return alone or all((path / name).is_file() for name in ("vocab.json", "merges.txt"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -88,7 +119,20 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{file} names no model_type, so no engine knows what it is; "
             "copy config.json from the base model"
         )
+    for section in (config, *(value for value in config.values() if isinstance(value, dict))):
+        _check_scale(file, section)
     return config
+
+
+def _check_scale(file: Path, section: Mapping[str, Any]) -> None:
+    """Refuse numbers that would keep a loader or converter busy until the memory is full."""
+    for key, most in _MOST.items():
+        value = section.get(key)
+        if isinstance(value, int | float) and value > most:
+            raise ModelError(
+                f"{file} says {key} = {shown(str(value), 40)}, more than any model has; copy "
+                "config.json from the base model"
+            )
 
 
 def read_weight_headers(path: Path) -> dict[str, Header]:
@@ -205,15 +249,11 @@ def _check_tokenizer(path: Path) -> None:
     if file.exists():
         if "model" not in read_json_object(file, ModelError, AGAIN):
             raise ModelError(f"{file} holds no tokenizer model; {AGAIN}")
-        return
-    if (path / "tokenizer.model").is_file():
-        return
-    if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        return
-    raise ModelError(
-        f"{path} has no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with "
-        "merges.txt); copy the tokenizer files from the base model"
-    )
+    elif not has_tokenizer(path):
+        raise ModelError(
+            f"{path} has no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with "
+            "merges.txt); copy the tokenizer files from the base model"
+        )
 
 
 def _strings(value: object) -> tuple[str, ...]:
@@ -225,7 +265,8 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_tied(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> bool:
+def is_tied(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> bool:
+    """Whether the output layer reuses the embedding matrix."""
     flag = config.get("tie_word_embeddings")
     if flag is None:
         flag = _section(config, "text_config").get("tie_word_embeddings")
@@ -261,7 +302,7 @@ def count_parameters(tensors: Mapping[str, TensorInfo], config: Mapping[str, Any
     """Parameters of the model: elements, with MLX-packed weights unpacked and their scales and
     biases left out, and without buffers that are no parameters. An output layer that is stored
     although it is tied to the embedding counts once."""
-    tied = _is_tied(tensors, config)
+    tied = is_tied(tensors, config)
     total = 0
     for name, info in tensors.items():
         stem, _, leaf = name.rpartition(".")

@@ -89,10 +89,28 @@ def _architecture(match: re.Match[str]) -> tuple[str, str | None, str]:
     )
 
 
-def _pre_tokenizer(match: re.Match[str]) -> tuple[str, str | None, str]:
+def _no_architecture(match: re.Match[str]) -> tuple[str, str | None, str]:
     del match
     return (
-        "the BPE pre-tokenizer was not recognised, so the tokenizer differs from every known one",
+        "config.json has no architectures",
+        "architectures",
+        "copy config.json from the base model's repository",
+    )
+
+
+def _packed_dtype(match: re.Match[str]) -> tuple[str, str | None, str]:
+    return (
+        f"it cannot read weights of dtype {match['name']}, which hold packed values",
+        match["name"],
+        "fuse with `mlx_lm.fuse --dequantize`, or use the bfloat16 release of the model",
+    )
+
+
+def _pre_tokenizer(match: re.Match[str]) -> tuple[str, str | None, str]:
+    known = f" (hash {match['hash'][:16]}…)" if match["hash"] else ""
+    return (
+        f"the BPE pre-tokenizer was not recognised{known}, so the tokenizer differs from every "
+        "known one",
         "tokenizer.json",
         f"{_TOKENIZER_FIX} (fine-tuning tools often re-save them changed)",
     )
@@ -175,13 +193,26 @@ _CAUSES = (
     _Cause(re.compile(r"Can ?not map tensor '(?P<name>[^'\n]+)'"), _unmapped),
     _Cause(re.compile(r"Unrecognized tensor name: '(?P<name>[^'\n]+)'"), _unmapped),
     _Cause(re.compile(r"No space left on device"), _disk),
-    _Cause(re.compile(r"^MemoryError|DefaultCPUAllocator: (?:can't|not enough)", re.M), _memory),
+    _Cause(
+        re.compile(
+            r"^MemoryError|DefaultCPUAllocator: (?:can't|not enough)|Cannot allocate memory"
+            r"|_ArrayMemoryError",
+            re.MULTILINE,
+        ),
+        _memory,
+    ),
+    _Cause(re.compile(r"KeyError: '(?P<name>(?:U|F4|F6|F8)[A-Z0-9_]*)'"), _packed_dtype),
     _Cause(re.compile(r"Model (?P<name>\S+) is not supported"), _architecture),
     _Cause(re.compile(r"Architecture '(?P<name>[^'\n]+)' not supported"), _architecture),
-    _Cause(re.compile(r"Failed to detect model (?P<name>architecture)"), _architecture),
+    _Cause(re.compile(r"Failed to detect model architecture"), _no_architecture),
     _Cause(re.compile(r"Quant method is not yet supported: '(?P<name>[^'\n]+)'"), _quant_method),
     # Before tokenizer.model, which the converter tries first and whose absence it logs too.
-    _Cause(re.compile(r"pre-tokenizer was not recognized"), _pre_tokenizer),
+    _Cause(
+        re.compile(
+            r"pre-tokenizer was not recognized(?:.*?chkhsh:\s+(?P<hash>[0-9a-f]{64}))?", re.DOTALL
+        ),
+        _pre_tokenizer,
+    ),
     _Cause(re.compile(r"untagged enum ModelWrapper"), _tokenizers_version),
     _Cause(re.compile(r"Vocab size mismatch(?: \((?P<counts>[^\n]*?)\))?"), _vocab_size),
     _Cause(re.compile(r"assert max\(.*vocab.*\) < vocab_size"), _vocab_assert),

@@ -3,6 +3,9 @@
 Layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length
 N, N bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, then the tensor data that
 the offsets count from. The data must be covered without gaps or overlaps.
+
+A header may come from anyone, so it is bounded before it is parsed: the limits are some ten times
+what models in use need, and keep the worst header below a second and 200 MB.
 """
 
 from __future__ import annotations
@@ -18,10 +21,26 @@ from typing import Any
 
 from harness.errors import ModelError
 
-MAX_HEADER_BYTES = 100_000_000
-"""The reference implementation's limit."""
+MAX_HEADER_BYTES = 16 << 20
+"""The reference implementation allows 100 MB, whose JSON can take seconds and gigabytes."""
+MAX_TENSORS = 50_000
+"""Tensors in one file; a dense model has some hundreds, with experts some thousands."""
+MAX_NAME = 512
+"""Characters of a tensor's name."""
 MAX_DIMENSIONS = 8
+ELSEWHERE = "get the model from another source"
+"""The fix for what no honest tool writes."""
 MAX_DIMENSION = 1 << 48
+
+_MOST = {
+    b"{": 3 * MAX_TENSORS,
+    b"[": 3 * MAX_TENSORS,
+    b":": 6 * MAX_TENSORS,
+    b",": 16 * MAX_TENSORS,
+}
+# A tensor has one object, two lists, four colons and about eight commas; the rest leaves room for
+# text in metadata.
+_KEYS = {"dtype", "shape", "data_offsets"}
 
 DTYPE_BITS: Mapping[str, int] = MappingProxyType(
     {
@@ -85,24 +104,43 @@ def read_header(path: Path) -> Header:
             raise ModelError(f"{path} is not a regular file; expected safetensors weights")
         with path.open("rb") as file:
             start = file.read(64)
-            length = _header_length(path, start, status.st_size)
+            length = header_length(str(path), start, status.st_size)
             file.seek(8)
             raw = file.read(length)
     except FileNotFoundError as error:
         raise ModelError(f"{path} does not exist; download the model again") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}); check it") from error
+    return parse_header(str(path), raw, length, status.st_size)
+
+
+def parse_header(label: str, raw: bytes, length: int, file_bytes: int) -> Header:
+    """Validate a header that was read or fetched.
+
+    Args:
+        label: the file's name for messages.
+        raw: the JSON, which should be `length` bytes.
+        length: what `header_length` said.
+        file_bytes: size of the whole file.
+
+    Raises ModelError, one sentence.
+    """
     if len(raw) < length:
-        raise ModelError(f"{path} became shorter while it was read; wait for its download to end")
-    entries = _parse(path, raw)
-    metadata = _metadata(path, entries.pop("__metadata__", {}))
-    tensors = {name: _tensor(path, name, entry) for name, entry in entries.items()}
-    _check_layout(path, tensors, 8 + length, status.st_size)
-    return Header(MappingProxyType(tensors), MappingProxyType(metadata), status.st_size)
+        raise ModelError(f"{label} became shorter while it was read; wait for its download to end")
+    entries = _parse(label, raw)
+    metadata = _metadata(label, entries.pop("__metadata__", {}))
+    if len(entries) > MAX_TENSORS:
+        raise ModelError(f"{label} claims {len(entries)} tensors in one file; {ELSEWHERE}")
+    tensors = {name: _tensor(label, name, entry) for name, entry in entries.items()}
+    _check_layout(label, tensors, 8 + length, file_bytes)
+    return Header(MappingProxyType(tensors), MappingProxyType(metadata), file_bytes)
 
 
-def _header_length(path: Path, start: bytes, file_bytes: int) -> int:
-    """The header's length in bytes, judged from the file's first 64 bytes."""
+def header_length(path: str, start: bytes, file_bytes: int) -> int:
+    """The header's length in bytes, judged from the file's first 64 bytes.
+
+    Raises ModelError, one sentence, where no header of a sane length begins there.
+    """
     if start[8:9] != b"{":  # a short header's length can look like another format's magic
         for magic, what in _OTHER_FORMATS:
             if start.startswith(magic):
@@ -113,7 +151,7 @@ def _header_length(path: Path, start: bytes, file_bytes: int) -> int:
             "file; download it again"
         )
     length = int.from_bytes(start[:8], "little")
-    if not 2 <= length <= MAX_HEADER_BYTES or start[8:9] not in (b"{", b""):
+    if not 2 <= length < 1 << 40 or start[8:9] not in (b"{", b""):
         raise ModelError(
             f"{path} is not a safetensors file: its first bytes are no header; download it again"
         )
@@ -122,10 +160,19 @@ def _header_length(path: Path, start: bytes, file_bytes: int) -> int:
             f"{path} is truncated: its header alone needs {8 + length} bytes, the file has "
             f"{file_bytes}; download it again"
         )
+    if length > MAX_HEADER_BYTES:
+        raise ModelError(
+            f"{path} claims a header of {length / 1e6:.0f} MB, but no model needs more than "
+            f"{MAX_HEADER_BYTES / 1e6:.0f}; {ELSEWHERE}"
+        )
     return length
 
 
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+def _parse(path: str, raw: bytes) -> dict[str, Any]:
+    for character, most in _MOST.items():
+        if raw.count(character) > most:
+            raise ModelError(f"{path} has a header of absurd complexity; {ELSEWHERE}")
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -144,7 +191,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     return entries
 
 
-def _metadata(path: Path, value: object) -> dict[str, str]:
+def _metadata(path: str, value: object) -> dict[str, str]:
     if value is None:  # what mlx writes when there is nothing to say
         return {}
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
@@ -154,30 +201,41 @@ def _metadata(path: Path, value: object) -> dict[str, str]:
     return value
 
 
-def _tensor(path: Path, name: str, entry: object) -> TensorInfo:
-    label = f"{path}: tensor {shown(name)}"
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ModelError(
-            f"{label} needs exactly dtype, shape and data_offsets; download the file again"
-        )
+def _tensor(path: str, name: str, entry: object) -> TensorInfo:
+    def refused(what: str, do: str = "download the file again") -> ModelError:
+        return ModelError(f"{path}: tensor {shown(name)} {what}; {do}")
+
+    if not is_plain_name(name):
+        raise refused("has a name that no model gives", ELSEWHERE)
+    if not isinstance(entry, dict) or entry.keys() != _KEYS:
+        raise refused("needs exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise ModelError(
-            f"{label} has the unknown dtype {shown(str(dtype))}; the file is damaged or newer than "
-            "this harness"
-        )
+        what = f"has the unknown dtype {shown(str(dtype))}"
+        raise refused(what, "the file is damaged or newer than this harness")
     if not _are_sizes(shape, MAX_DIMENSION) or len(shape) > MAX_DIMENSIONS:
-        raise ModelError(f"{label} has an absurd shape; download the file again")
+        raise refused("has an absurd shape")
     if not _are_sizes(offsets, 1 << 63) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ModelError(f"{label} has impossible data offsets; download the file again")
+        raise refused("has impossible data offsets")
     info = TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
     bits = info.elements * DTYPE_BITS[dtype]
     if bits != 8 * (info.end - info.begin):
-        raise ModelError(
-            f"{label} of dtype {dtype} and shape {list(info.shape)} needs {-(-bits // 8)} bytes, "
-            f"but the header gives it {info.end - info.begin}; download the file again"
+        raise refused(
+            f"of dtype {dtype} and shape {list(info.shape)} needs {-(-bits // 8)} bytes, "
+            f"but the header gives it {info.end - info.begin}"
         )
     return info
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a tensor's name is text that is no path: converters may make file names of it."""
+    return (
+        0 < len(name) <= MAX_NAME
+        and name.isprintable()
+        and ".." not in name
+        and "\\" not in name
+        and not name.startswith(("/", "~"))
+    )
 
 
 def _are_sizes(value: object, limit: int) -> bool:
@@ -188,7 +246,7 @@ def _are_sizes(value: object, limit: int) -> bool:
 
 
 def _check_layout(
-    path: Path, tensors: Mapping[str, TensorInfo], data_start: int, file_bytes: int
+    path: str, tensors: Mapping[str, TensorInfo], data_start: int, file_bytes: int
 ) -> None:
     """The data must lie within the file, without gaps or overlaps."""
     position = 0

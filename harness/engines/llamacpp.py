@@ -5,6 +5,7 @@ It runs the file that LM Studio would run, with the chat template stored in that
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from harness.records import Question, Response
 
 try:
     import llama_cpp
+    from llama_cpp._logger import set_verbose
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 except ImportError as missing:  # pragma: no cover - depends on the machine
     raise ToolMissingError(
@@ -34,15 +36,23 @@ class LlamaCppEngine:
 
     name = "llamacpp"
 
-    def __init__(self, model: Path) -> None:
-        """Open the file.
+    def __init__(
+        self, model: Path, *, exact: bool = False, context_tokens: int = CONTEXT_TOKENS
+    ) -> None:
+        """Open the file; `exact` keeps the KV cache in float32 and the work on the CPU.
 
         Raises:
             ModelError: llama.cpp refuses it.
         """
         try:
             self._llm = llama_cpp.Llama(
-                str(model), n_ctx=CONTEXT_TOKENS, logits_all=True, verbose=False, n_gpu_layers=-1
+                str(model),
+                n_ctx=context_tokens,
+                logits_all=True,
+                verbose=False,
+                n_gpu_layers=0 if exact else -1,
+                type_k=llama_cpp.GGML_TYPE_F32 if exact else None,
+                type_v=llama_cpp.GGML_TYPE_F32 if exact else None,
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise ModelError(
@@ -166,6 +176,80 @@ class LlamaCppEngine:
                 return out, False
             self._llm.eval([token])
             token = int(self._llm.scores[self._llm.n_tokens - 1].argmax())
+
+
+class LlamaCppVocabulary:
+    """The tokenizer of a GGUF file, opened without its weights, which may be missing."""
+
+    def __init__(self, file: Path) -> None:
+        """Open the file.
+
+        Raises:
+            ModelError: llama.cpp refuses its vocabulary.
+        """
+        # Not `Llama`, which also makes a context for a model that is not there.
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.vocab_only = True
+        set_verbose(False)
+        llama_cpp.llama_backend_init()
+        self._model = llama_cpp.llama_model_load_from_file(str(file).encode(), parameters)
+        if not self._model:
+            raise ModelError(
+                f"llama.cpp refuses the vocabulary of '{file.name}'; put back the tokenizer files "
+                "of the original base"
+            )
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, padding included."""
+        return int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+
+    @property
+    def bos(self) -> int | None:
+        """Id of the token that begins a text, as llama.cpp sees it."""
+        return _id(llama_cpp.llama_vocab_bos(self._vocabulary))
+
+    @property
+    def eos(self) -> int | None:
+        """Id of the token that ends a text."""
+        return _id(llama_cpp.llama_vocab_eos(self._vocabulary))
+
+    def metadata(self, key: str) -> str | None:
+        """What the file says under a key, as text; None where it says nothing."""
+        need = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), None, 0)
+        if need < 0:
+            return None
+        text = ctypes.create_string_buffer(need + 1)
+        llama_cpp.llama_model_meta_val_str(self._model, key.encode(), text, need + 1)
+        return text.value.decode(errors="replace")
+
+    def ends(self, token: int) -> bool:
+        """Whether llama.cpp stops at this token."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text`, special tokens recognised, none added."""
+        raw = text.encode()
+        room = len(raw) + 8
+        ids = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), ids, room, False, True)
+        if count < 0:
+            raise ModelError(f"llama.cpp makes more than {room} tokens of {len(raw)} bytes")
+        return list(ids[:count])
+
+    def close(self) -> None:
+        """Free the file."""
+        llama_cpp.llama_model_free(self._model)
+
+
+def open_vocabulary(file: Path) -> LlamaCppVocabulary:
+    """The tokenizer of a GGUF file, which may hold nothing else. Raises ModelError."""
+    return LlamaCppVocabulary(file)
+
+
+def _id(token: int) -> int | None:
+    return int(token) if token >= 0 else None
 
 
 def _logsumexp(rows: NDArray[np.float64]) -> NDArray[np.float64]:

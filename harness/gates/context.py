@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.engines.protocol import Engine
-from harness.records import Answered, HeaderFacts, Observation, ProbeSet, Record, Subject
+from harness.records import (
+    Answered,
+    Depth,
+    HeaderFacts,
+    Observation,
+    Outcome,
+    ProbeSet,
+    Record,
+    Scalar,
+    Subject,
+)
 from harness.registry import TrainingSettings
 
 
@@ -16,7 +27,11 @@ class GateContext(Record):
 
     subject: Subject
     budget_gb: float
-    """Memory that training must fit in, GB of 10⁹ bytes."""
+    """Memory that training must fit in, GB of 10⁹ bytes: Metal's working set."""
+    budget_low_gb: float
+    """What it is on older Macs of the same memory; `budget_gb` where Metal itself was asked."""
+    repo: str | None = None
+    """The model's Hub repository, where it has one: what a command line calls it."""
     facts: HeaderFacts | None = None
     """Below depth full: what is known of the candidate beside its ghost folder."""
     context_tokens: int
@@ -48,5 +63,19 @@ class Gate(NamedTuple):
     """The settings that decide the observation: part of its cache key."""
     own_process: bool = False
     """True where the gate measures its process or changes the model."""
+    depth: Depth = "full"
+    """How much it looks at; "header" gates need no weights."""
     version: int = 1
     """Raised when the same model would give another observation."""
+
+
+def counted(answers: Sequence[Answered]) -> dict[str, Scalar]:
+    """How many answers there are of each outcome, and the share that is right."""
+    counts = Counter(answer.grade.outcome for answer in answers)
+    return {
+        "n": len(answers),
+        "right": counts[Outcome.RIGHT],
+        "wrong": counts[Outcome.WRONG],
+        "no_answer": counts[Outcome.NO_ANSWER],
+        "share_right": round(counts[Outcome.RIGHT] / len(answers), 4),
+    }

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from harness.forgetting import score
-from harness.gates.context import Gate, GateContext, Tools
+from harness.gates.context import Gate, GateContext, Tools, counted
 from harness.grading import GRADER_VERSION
-from harness.records import Observation, Outcome
+from harness.records import Observation
 from harness.transcripts import ASKED
 
 SUITE = "medical_facts"
@@ -19,18 +18,13 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     if not any(s.name == SUITE for s in context.suites):
         return Observation(gate="facts", not_run=f"the probes hold no '{SUITE}' suite")
     answers = tools.transcript(context.subject, SUITE)
-    counts = Counter(a.grade.outcome for a in answers)
     scored = [(a, s) for a in answers if (s := score(a.response)) is not None]
     chosen = sum(s.right for _, s in scored)
     chance = [1 / len(a.response.option_logprobs) for a, _ in scored]
     return Observation(
         gate="facts",
         numbers={
-            "n": len(answers),
-            "right": counts[Outcome.RIGHT],
-            "wrong": counts[Outcome.WRONG],
-            "no_answer": counts[Outcome.NO_ANSWER],
-            "share_right": round(counts[Outcome.RIGHT] / len(answers), 4),
+            **counted(answers),
             "n_scored": len(scored),
             "choice_right": chosen,
             "choice_share": round(chosen / len(scored), 4) if scored else None,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from harness.checkpoints.chat_template import find_template
 from harness.checkpoints.converter import convert, read_gguf_metadata
 from harness.checkpoints.folder import check_model_folder
+from harness.checkpoints.gguf_sizes import natural_outtype
+from harness.checkpoints.tokenizer_texts import all_texts
 from harness.engines import open_engine
-from harness.engines.protocol import Engine, Logits
+from harness.engines.protocol import Engine
 from harness.errors import ConversionError, ModelError
 from harness.gates.context import Gate, GateContext, Tools
 from harness.grading import GRADER_VERSION, grade
+from harness.parity import Parity, parity
 from harness.records import Finding, Observation, Outcome, Question, Scalar
 from harness.transcripts import ASKED, question_of
 
@@ -30,38 +33,6 @@ PARITY_TEXTS = (
     "Dear Sir or Madam,\n\nI write to ask whether my order of 12 May has been sent.\n",
 )
 
-TOKENIZER_TEXTS = (
-    *PARITY_TEXTS,
-    "hello",
-    "Hello, world!",
-    "   leading and trailing spaces   ",
-    "tabs\tand\nnewlines\r\n\r\nand more\n\n\n",
-    "CamelCase snake_case kebab-case SCREAMING_CASE",
-    "1 12 123 1234 12345 3.14159 1,000,000 0x1F 6.022e23",
-    "naïve café Übergröße señor façade Ελληνικά русский 中文 日本語 한국어 العربية",
-    "🙂👍🏽 emoji 👨‍👩‍👧 family",
-    "don't can't I'm we've they'll it's",
-    "hydroxychloroquine acetylsalicylic methylprednisolone",
-    "HbA1c 48 mmol/mol, LDL-C 2.6 mmol/L, K+ 4.1 mEq/L, pO2 95 mmHg",
-    "https://example.org/a?b=c&d=e#f",
-    '{"json": [1, 2, null, true], "nested": {"a": "b"}}',
-    "<b>html</b> &amp; entities <!-- comment -->",
-    "x" * 60,
-    "…—–“quotes”‘single’",
-    "a\u00a0b\u200bc",
-    "?!?!... ;;; :: ((()))",
-)
-
-
-class Parity(NamedTuple):
-    """How far two runtimes of one model are apart on the same tokens."""
-
-    tokens: int
-    mean_kl_nats: float
-    max_kl_nats: float
-    top1_agreement: float
-    max_logit_difference: float
-
 
 def observe(context: GateContext, tools: Tools) -> Observation:
     """Convert, open, and compare the file with the model it came from."""
@@ -71,7 +42,7 @@ def observe(context: GateContext, tools: Tools) -> Observation:
         from harness.engines.mlx_training import fuse_adapter
 
         source = fuse_adapter(subject.model, subject.adapter, context.work_dir / "fused")
-    outtype = _outtype(subject.model)
+    outtype = natural_outtype(check_model_folder(subject.model).dtypes)
     file = context.work_dir / "model.gguf"
     try:
         info = convert(source, file, outtype, cache_dir=context.cache_dir)
@@ -85,13 +56,13 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     original = tools.engine(subject)
     numbers: dict[str, Scalar] = {"file_gb": round(info.size_bytes / 1e9, 3), "outtype": outtype}
     numbers |= _same_text(original, converted, source, file)
-    parity = compare_logits(original, converted)
-    if not np.isfinite(parity.mean_kl_nats):
+    compared = compare_logits(original, converted)
+    if not np.isfinite(compared.mean_kl_nats):
         return _failed(
             "its logits are not numbers, which is what diverged training leaves",
             "train again with a lower learning rate or scale",
         )
-    numbers |= {"texts": len(PARITY_TEXTS), **_rounded(parity)}
+    numbers |= {"texts": len(PARITY_TEXTS), **_rounded(compared)}
     numbers |= _talk(converted, context)
     converted.close()
     notes = tuple(Finding(severity="note", message=w) for w in info.warnings)
@@ -100,35 +71,13 @@ def observe(context: GateContext, tools: Tools) -> Observation:
 
 def compare_logits(original: Engine, converted: Engine) -> Parity:
     """KL(original‖converted) per token in nats, and agreement of the likeliest next token."""
-    kls, agree, gaps = [], [], []
-    for text in PARITY_TEXTS:
-        ids = original.tokenize(text)
-        a, b = original.logits(ids), converted.logits(ids)
-        # A padded embedding may be cut by one side: compare what both can say.
-        width = min(a.shape[1], b.shape[1])
-        p, q = _log_softmax(a[:, :width]), _log_softmax(b[:, :width])
-        kls.append(np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q)).sum(axis=-1))
-        agree.append(a[:, :width].argmax(-1) == b[:, :width].argmax(-1))
-        gaps.append(np.abs(a[:, :width] - b[:, :width]).max())
-    kl, same = np.concatenate(kls), np.concatenate(agree)
-    return Parity(
-        tokens=int(kl.size),
-        mean_kl_nats=float(kl.mean()),
-        max_kl_nats=float(kl.max()),
-        top1_agreement=float(same.mean()),
-        max_logit_difference=float(max(gaps)),
-    )
-
-
-def _outtype(source: Path) -> Any:
-    """bf16 stays bf16 (f16 overflows on some models); everything else becomes f16."""
-    dtypes = {d: n for d, n in check_model_folder(source).dtypes.items() if "F" in d}
-    return "bf16" if max(dtypes, key=lambda d: dtypes[d], default="F16") == "BF16" else "f16"
+    ids = [original.tokenize(text) for text in PARITY_TEXTS]
+    return parity([original.logits(i) for i in ids], [converted.logits(i) for i in ids])
 
 
 def _same_text(original: Engine, converted: Engine, source: Path, file: Path) -> dict[str, Scalar]:
     hello = Question(id="template", messages=(("user", "Hello! Who are you?"),), max_tokens=1)
-    texts = (*TOKENIZER_TEXTS, original.render(hello))
+    texts = (*all_texts(), original.render(hello))
     equal = sum(original.tokenize(t) == converted.tokenize(t) for t in texts)
     stored = read_gguf_metadata(file).get("tokenizer.chat_template")
     template = find_template(source)
@@ -156,14 +105,10 @@ def _failed(message: str, fix: str | None) -> Observation:
     return Observation(gate="gguf", findings=(finding,))
 
 
-def _rounded(parity: Parity) -> dict[str, Scalar]:
-    return {k: v if isinstance(v, int) else float(f"{v:.3g}") for k, v in parity._asdict().items()}
-
-
-def _log_softmax(rows: Logits) -> Any:
-    wide = rows.astype(np.float64)
-    top = wide.max(axis=-1, keepdims=True)
-    return wide - top - np.log(np.exp(wide - top).sum(axis=-1, keepdims=True))
+def _rounded(compared: Parity) -> dict[str, Scalar]:
+    return {
+        k: v if isinstance(v, int) else float(f"{v:.3g}") for k, v in compared._asdict().items()
+    }
 
 
 def asked(context: GateContext) -> dict[str, Any]:
@@ -176,4 +121,4 @@ def asked(context: GateContext) -> dict[str, Any]:
     }
 
 
-GATE = Gate("gguf", observe, asked, own_process=True)
+GATE = Gate("gguf", observe, asked, own_process=True, version=2)

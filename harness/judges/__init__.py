@@ -11,7 +11,17 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from harness.judges import answers, gguf, load, memory
+from harness.judges import (
+    answers,
+    gguf,
+    header_gguf,
+    header_load,
+    header_memory,
+    load,
+    memory,
+    pipeline,
+    tokenizer,
+)
 from harness.judges.common import Judged, Problem
 from harness.policy import GatePolicy, Policy
 from harness.records import Depth, GateResult, Observation, Scalar, Status
@@ -19,6 +29,11 @@ from harness.records import Depth, GateResult, Observation, Scalar, Status
 Judge: TypeAlias = Callable[[dict[str, Scalar], GatePolicy], Judged]
 
 JUDGES: dict[tuple[Depth, str], Judge] = {
+    ("header", "load"): header_load.judge,
+    ("header", "memory"): header_memory.judge,
+    ("header", "gguf"): header_gguf.judge,
+    ("header", "tokenizer"): tokenizer.judge,
+    ("twin", "pipeline"): pipeline.judge,
     ("full", "load"): load.judge,
     ("full", "memory"): memory.judge,
     ("full", "gguf"): gguf.judge,
@@ -31,6 +46,12 @@ _WORST_FIRST = (Status.FAIL, Status.INCONCLUSIVE, Status.WARN)
 
 
 def judge_gate(observation: Observation, policy: Policy) -> GateResult:
+    """Status, reason and fix of one gate, with all that it noticed; see `_judged`."""
+    result = _judged(observation, policy)
+    return result.model_copy(update={"findings": observation.findings})
+
+
+def _judged(observation: Observation, policy: Policy) -> GateResult:
     """Status, reason and fix of one gate.
 
     A crash is ERROR (the traceback's last line is the reason), a gate that could not run is
