@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from harness.recommendation import recommend
 from harness.records import (
     Answered,
     CandidateReport,
     Comparison,
+    Finding,
     Flip,
     GateResult,
     Grade,
+    Known,
     Outcome,
     PairedProbe,
     Probe,
@@ -234,6 +237,56 @@ def failed_comparison() -> Comparison:
                 top1_share=0.02,
             ),
         ),
+    )
+
+
+def header_report() -> Report:
+    """Two candidates without their weights: one in the running, one that does not fit."""
+    offline = "its tokenizer files are not here; put them beside config.json, or go online"
+    note = Finding(
+        severity="note",
+        message="`mlx_lm.fuse --export-gguf` writes no llama3 rope scaling",
+        fix="fuse without it, and convert the folder with convert_hf_to_gguf.py",
+    )
+    published = Known(standing="published", source="a/repository config.json@c14cf98 | a copy")
+    assembled = Known(standing="assembled", source="derived from the config", note="total agrees")
+    llama = CandidateReport(
+        name="llama-3.2-3b-instruct",
+        depth="twin",
+        source="stored snapshot of meta-llama/Llama-3.2-3B-Instruct",
+        licence="Llama 3.2 Community License",
+        why="A general assistant at a size a 16 GB machine may train.",
+        gates=(
+            gate("load", Status.PASS, "llama with 3.21 B parameters", parameters=3_212_749_824),
+            gate("memory", Status.PASS, "fits", train_peak_gb=10.9, train_high_gb=11.3),
+            gate("gguf", Status.PASS, "converts", file_gb=6.43).model_copy(
+                update={"findings": (note,)}
+            ),
+            gate("tokenizer", Status.NOT_RUN, offline),
+            gate("pipeline", Status.PASS, "the same", gguf_vs_mlx_kl_nats=3e-12),
+        ),
+        known={"config": published, "tensors": assembled},
+    )
+    fix = "`mlx_lm.convert --hf-path a/b -q --q-bits 4 && mlx_lm.lora --train --model b-4bit`"
+    large = CandidateReport(
+        name="openbiollm-8b",
+        depth="header",
+        source="stored snapshot of aaditya/Llama3-OpenBioLLM-8B",
+        licence="Meta Llama 3 Community License",
+        why="About the largest size worth asking about.",
+        gates=(
+            gate("load", Status.WARN, "taken on trust", parameters=8_030_261_248),
+            gate("memory", Status.FAIL, "training needs about 23.9 GB", fix, train_peak_gb=23.9),
+            gate("tokenizer", Status.PASS, "all are equal", texts=347, equal=347),
+        ),
+    )
+    candidates = (llama, large)
+    return Report(
+        run="vet-2-subjects-0badcafe",
+        command="harness vet llama-3.2-3b-instruct openbiollm-8b --depth twin",
+        candidates=candidates,
+        recommendation=recommend(candidates),
+        provenance=provenance(),
     )
 
 

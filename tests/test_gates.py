@@ -51,7 +51,7 @@ def judged(gate: str, model: Path, tmp_path: Path) -> GateResult:
     )
     log = tmp_path / "worker.log"
     with local_worker(log) as executor:
-        seen = run(executor, log, None, worker.run_gate, gate, context)
+        seen = run(executor, log, None, worker.run_gate, "full", gate, context)
     assert not context.work_dir.exists()
     return judge_gate(seen, load_policy())
 

@@ -53,9 +53,9 @@ def test_the_registry_is_judged_offline_from_headers_alone(
     assert llama["load"]["status"] == llama["gguf"]["status"] == "PASS"
     assert llama["load"]["numbers"]["parameters"] == 3_212_749_824
     assert llama["memory"]["status"] in ("PASS", "WARN")
-    assert llama["memory"]["numbers"]["train_peak_gb"] < llama["memory"]["numbers"][
-        "budget_high_gb"
-    ]
+    assert (
+        llama["memory"]["numbers"]["train_peak_gb"] < llama["memory"]["numbers"]["budget_high_gb"]
+    )
     assert statuses(found["granite-4.0-h-micro"])["gguf"] == "PASS"
 
     large = found["openbiollm-8b"]["gates"]["memory"]
@@ -121,7 +121,8 @@ def test_a_twin_goes_through_the_whole_pipeline(run_harness: RunHarness, tmp_pat
 def test_memory_needs_nothing_but_a_config(run_harness: RunHarness, tmp_path: Path) -> None:
     snapshot = load_snapshot(snapshot_path(SNAPSHOTS, "llama-3.2-3b-instruct"))
     (tmp_path / "config.json").write_text(json.dumps(snapshot.config))
-    words = "--lora-layers 16 --rank 8 --batch 2 --tokens-per-batch 1024 --max-seq 2048".split()
+    words = ["--lora-layers", 16, "--rank", 8, "--batch", 2, "--tokens-per-batch", 1024]
+    words += ["--max-seq", 2048]
     seen = {}
     for bits in (16, 8, 4):
         done = run_harness("memory", tmp_path, "--bits", bits, *words, "--format", "json")
