@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from harness import __version__
-from harness.errors import HarnessError
+from harness.cli_options import (
+    DepthChoice,
+    DownloadOption,
+    Format,
+    FormatOption,
+    LimitOption,
+    OutputOption,
+    PolicyOption,
+    ProbesOption,
+    RegistryOption,
+    SeedOption,
+    errors,
+)
+from harness.cli_tools import tools
 from harness.records import Report, Status
 
 if TYPE_CHECKING:
@@ -37,52 +47,7 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """What goes to stdout."""
-
-    md = "md"
-    json = "json"
-
-
-class DepthChoice(StrEnum):
-    """How much of a candidate is looked at; `records.Depth` as an option."""
-
-    header = "header"
-    twin = "twin"
-    full = "full"
-
-
-class DeviceChoice(StrEnum):
-    """Whose allocator `harness memory` predicts."""
-
-    auto = "auto"
-    metal = "metal"
-    cpu = "cpu"
-
-
-FormatOption = Annotated[
-    Format, typer.Option("--format", "-f", help="What to print on stdout; both files are written.")
-]
-OutputOption = Annotated[
-    Path, typer.Option("--output-dir", "-o", help="Where reports and their evidence are written.")
-]
-LimitOption = Annotated[
-    int | None,
-    typer.Option("--limit", "-n", min=1, help="Ask only this many probes of each suite."),
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Chooses the probes that --limit keeps.")]
-RegistryOption = Annotated[
-    Path | None, typer.Option("--registry", help="Another model_registry.yaml.")
-]
-PolicyOption = Annotated[
-    Path | None, typer.Option("--policy", help="Thresholds that differ from the shipped policy.")
-]
-ProbesOption = Annotated[
-    Path | None, typer.Option("--probes", help="A folder of your own probe suites (*.jsonl).")
-]
-DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Fetch a Hub model's weights if they are not here yet.")
-]
+app.add_typer(tools)
 REPORTS = Path("reports")
 
 
@@ -100,7 +65,7 @@ def demo(
 
     Example: harness demo --limit 20
     """
-    with _errors():
+    with errors():
         from harness.commands import run_demo
 
         report = run_demo(_common(output_dir, limit, seed), sys.argv[1:])
@@ -162,7 +127,7 @@ def vet(
 
     Example: harness vet smollm2-135m-instruct --limit 20
     """
-    with _errors():
+    with errors():
         from harness.commands import run_vet
 
         level = depth or (DepthChoice.header if model_dir else DepthChoice.full)
@@ -195,93 +160,11 @@ def compare(
 
     Example: harness compare smollm2-135m-instruct --adapter examples/adapters/gentle
     """
-    with _errors():
+    with errors():
         from harness.commands import run_compare
 
         common = _common(output_dir, limit, seed, registry, policy, probes, download)
         _deliver(run_compare(common, base, adapter, gguf, sys.argv[1:]), output_format, output_dir)
-
-
-@app.command()
-def memory(
-    model: Annotated[
-        str, typer.Argument(help="A registry name, or a folder with nothing but a config.json.")
-    ],
-    bits: Annotated[
-        int | None,
-        typer.Option(help="Bits of the weights: 32, 16, 8 or 4. [default: as stored]"),
-    ] = None,
-    lora_layers: Annotated[
-        int, typer.Option(help="Layers with an adapter, counted from the top; -1 for all.")
-    ] = 12,
-    rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = 6,
-    dropout: Annotated[float, typer.Option(help="LoRA dropout; above 0 it costs memory.")] = 0.0,
-    batch: Annotated[int, typer.Option(help="Examples in a batch.")] = 1,
-    tokens_per_batch: Annotated[
-        int, typer.Option(help="Padded tokens of the longest batch, which sets the peak.")
-    ] = 1024,
-    max_seq: Annotated[
-        int | None,
-        typer.Option(help="Longest example; longer ones are cut. Widens the interval up to it."),
-    ] = None,
-    grad_checkpoint: Annotated[
-        bool, typer.Option("--grad-checkpoint", help="Recompute activations: slower, smaller.")
-    ] = False,
-    context: Annotated[int, typer.Option(help="Tokens of prompt and reply in inference.")] = 2048,
-    device: Annotated[
-        DeviceChoice, typer.Option(help="Where it would run; auto: this machine.")
-    ] = DeviceChoice.auto,
-    registry: RegistryOption = None,
-    output_format: Annotated[
-        Format, typer.Option("--format", "-f", help="What to print on stdout.")
-    ] = Format.md,
-) -> None:
-    """Predict peak memory of inference and LoRA training from the config alone, in no time.
-
-    Says whether it fits a 16 GB Mac and, if not, the largest setting that does with its command.
-    The formulas and their measured errors are in docs/memory.md.
-
-    Example: harness memory llama-3.2-3b-instruct --bits 4 --tokens-per-batch 2048
-    """
-    with _errors():
-        from harness.commands import predict_memory
-        from harness.memory_command import memory_markdown
-
-        seen = predict_memory(
-            model,
-            registry,
-            device.value,
-            bits=bits,
-            lora_layers=lora_layers,
-            rank=rank,
-            dropout=dropout,
-            batch=batch,
-            tokens_per_batch=tokens_per_batch,
-            max_seq=max_seq,
-            grad_checkpoint=grad_checkpoint,
-            context=context,
-        )
-        as_json = output_format is Format.json
-        typer.echo(json.dumps(seen, indent=2) if as_json else memory_markdown(seen).rstrip("\n"))
-
-
-@app.command()
-def snapshot(
-    names: Annotated[list[str], typer.Argument(help="Registry names.")],
-    registry: RegistryOption = None,
-) -> None:
-    """Store what is known of a candidate without its weights, so that vetting works offline.
-
-    Reads config, tokenizer hashes, file list and tensor headers from this machine or the Hub (a few
-    hundred kilobytes) and writes them to snapshots/NAME.json beside the registry.
-
-    Example: harness snapshot llama-3.2-3b-instruct
-    """
-    with _errors():
-        from harness.commands import store_snapshot
-
-        for name in names:
-            typer.echo(f"Written: {store_snapshot(name, registry)}", err=True)
 
 
 @app.command()
@@ -298,7 +181,7 @@ def report(
     Several runs as JSON are one list.
     With --policy the same evidence is judged by other thresholds. The exit code is the verdict.
     """
-    with _errors():
+    with errors():
         from harness.commands import rebuild_report
         from harness.report import overall
         from harness.verdict import exit_code_of
@@ -317,7 +200,7 @@ def doctor(
 
     Example: harness doctor --format json
     """
-    with _errors():
+    with errors():
         from harness.commands import print_doctor
 
         raise typer.Exit(print_doctor(output_format == Format.json, output_dir))
@@ -376,18 +259,3 @@ def _print(finished: Sequence[Report], output_format: Format, output_dir: Path) 
     else:
         text = "[\n" + ",\n".join(to_json(one).rstrip("\n") for one in finished) + "\n]"
     typer.echo(text.rstrip("\n"))
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Every deliberate error is one sentence on stderr and its exit code."""
-    try:
-        yield
-    except HarnessError as error:
-        typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo(
-            "\nInterrupted; nothing is lost. The same command goes on where it stopped.", err=True
-        )
-        raise typer.Exit(130) from None

@@ -6,13 +6,14 @@ Pure: no I/O, no clock, no model. The same probe and text always give the same g
 from __future__ import annotations
 
 from harness.grading.facts import grade_fact
+from harness.grading.free import grade_answer
 from harness.grading.greetings import grade_greeting
 from harness.records import Grade, Probe
 
-GRADER_VERSION = 1
+GRADER_VERSION = 2
 """Raised whenever any response may be graded differently; stored answers are then regraded."""
 
-__all__ = ["GRADER_VERSION", "grade"]
+__all__ = ["GRADER_VERSION", "grade", "grade_answer"]
 
 
 def grade(probe: Probe, text: str) -> Grade:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rapidfuzz.distance import OSA
 from rapidfuzz.fuzz import ratio
 
-from harness.grading.language import accented_spelling
+from harness.grading.language import ENGLISH, accented_spelling
 from harness.grading.normalise import Token, is_article, stem, word_set
 from harness.grading.numbers import words_of
 
@@ -39,9 +39,19 @@ _REAL_WORDS = word_set(
     "prostrate mucous thymosin ketamine lecithin globin myoglobin collagenase"
 )
 """Words one or two letters away from common answers that are no misspellings of them."""
+_OTHER_PLACES = {
+    "new": word_set("mexico york jersey england guinea hampshire zealand orleans brunswick"),
+    "south": word_set("america africa sudan"), "north": word_set("america macedonia"),
+    "latin": word_set("america"), "central": word_set("america"), "west": word_set("virginia"),
+    "northern": word_set("ireland"), "equatorial": word_set("guinea"), "east": word_set("timor"),
+}  # fmt: skip
+"""First word → second words with which it names another place than the second alone."""
 _COGNATE_ENDINGS = frozenset({"e", "a", "o", "i", "en", "es", "as", "os"})
 
-_QUALIFIED = re.compile(r"([A-Z][\w.'-]+(?: [A-Z][\w.'-]+)*), [A-Z][\w.' -]*")
+LIST_REACH = 30
+"""Tokens over which the parts of a list may be spread: "Riga (Latvia), Vilnius (…) and …"."""
+_LIST = re.compile(r"\w, .+\band\b")
+_QUALIFIED = re.compile(r"([A-Z][\w.'-]+(?: [A-Z][\w.'-]+)*), (?!.*\b(?:and|or)\b)[A-Z][\w.' -]*")
 
 
 class Alias(NamedTuple):
@@ -125,13 +135,27 @@ def find_runs(tokens: list[Token], keep: Sequence[int], aliases: Sequence[Alias]
         for position in places.get(alias.words[0].stem, ()):
             if position + size > len(keep):
                 continue
+            if size == 1 and _another_word(tokens, keep[position], alias.words[0]):
+                continue
             chosen = keep[position : position + size]
             if all(same_word(tokens[i], w) for i, w in zip(chosen, alias.words, strict=True)):
                 spans.append(Span(alias.text, chosen[0], chosen[-1]))
         if size > 1:
             joined = places.get(stem("".join(w.norm for w in alias.words)), ())
-            spans += [Span(alias.text, keep[p], keep[p]) for p in joined]
+            spans += [
+                Span(alias.text, keep[p], keep[p])
+                for p in joined
+                if not (tokens[keep[p]].raw.islower() and tokens[keep[p]].norm in ENGLISH)
+            ]
     return spans
+
+
+def _another_word(tokens: Sequence[Token], i: int, alias: Token) -> bool:
+    """True where a word only looks like the alias: "us" like US, "New Mexico" like Mexico."""
+    word = tokens[i]
+    if alias.raw.isupper() and word.raw.islower() and len(alias.raw) <= 4:
+        return word.norm in ENGLISH and len(tokens) > 2
+    return i > 0 and word.norm in _OTHER_PLACES.get(tokens[i - 1].norm, ())
 
 
 def find_scattered(
@@ -157,13 +181,18 @@ def find_scattered(
         anchor = chosen[0][0]
         nearest = [min(options, key=lambda i: abs(i - anchor)) for options in chosen]
         first, last = min(nearest), max(nearest)
-        if len(set(nearest)) < len(wanted) or last - first > len(wanted) + 5:
+        if len(set(nearest)) < len(wanted) or last - first > _reach(alias, len(wanted)):
             continue
         between = (t.norm for i, t in enumerate(tokens[first:last], first) if i not in nearest)
         echoes = any(w.norm in prompt for w in wanted)
         if not echoes or all(word in _LINKS for word in between):
             spans.append(Span(alias.text, first, last))
     return spans
+
+
+def _reach(alias: Alias, words: int) -> int:
+    """Tokens over which the words may be spread: a list may name what belongs to each."""
+    return LIST_REACH if _LIST.search(alias.text) else words + 5
 
 
 def find_misspelt(
@@ -183,13 +212,59 @@ def find_misspelt(
             continue
         size = len(alias.words)
         for position in range(len(keep) - size + 1):
-            chosen = keep[position : position + size]
-            if all(
-                same_word(tokens[i], w) or _misspelt(tokens[i], w, rivals)
-                for i, w in zip(chosen, alias.words, strict=True)
-            ):
+            pairs = list(zip(keep[position : position + size], alias.words, strict=True))
+            wrong = [(i, w) for i, w in pairs if not same_word(tokens[i], w)]
+            if wrong and all(_misspelt(tokens[i], w, rivals) for i, w in wrong):
+                chosen = keep[position : position + size]
                 spans.append(Span(alias.text, chosen[0], chosen[-1], fuzzy=True))
     return spans
+
+
+def find_misspelt_names(
+    tokens: list[Token], keep: Sequence[int], aliases: Sequence[Alias]
+) -> list[Span]:
+    """Names of two or more words, one of them misspelt by a letter or by ear: "Cindy Falk"."""
+    spans = []
+    for alias in aliases:
+        size = len(alias.words)
+        if size < 2 or not all(w.norm.isalpha() for w in alias.words):
+            continue
+        for position in range(len(keep) - size + 1):
+            pairs = [
+                (tokens[i], w)
+                for i, w in zip(keep[position : position + size], alias.words, strict=True)
+            ]
+            wrong = [(ours, gold) for ours, gold in pairs if ours.norm != gold.norm]
+            sure = sum(len(gold.norm) for ours, gold in pairs if ours.norm == gold.norm)
+            if len(wrong) == 1 and _same_name(*wrong[0], sure=sure):
+                spans.append(Span(alias.text, keep[position], keep[position + size - 1], True))
+    return spans
+
+
+def _same_name(word: Token, alias: Token, *, sure: int) -> bool:
+    ours, gold = word.norm, alias.norm
+    capitals = word.raw[:1].isupper() and alias.raw[:1].isupper()
+    if not capitals or min(len(ours), len(gold)) < 4 or not ours.isalpha():
+        return False
+    # A plural is another word, not a slip: "the Red Hat" is not "the Red Hats".
+    if ours + "s" == gold or gold + "s" == ours:
+        return False
+    slip = sure >= 4 and min(len(ours), len(gold)) >= 5 and OSA.distance(ours, gold) == 1
+    return slip or _sound(ours) == _sound(gold)
+
+
+_SOUNDS = (
+    ("ph", "f"), ("ck", "k"), ("x", "ks"), ("c", "k"), ("q", "k"), ("y", "i"), ("z", "s"),
+    ("ie", "i"), ("ee", "i"), ("ea", "i"), ("th", "t"), ("dh", "d"), ("gh", "g"),
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _sound(word: str) -> str:
+    """A name as it sounds, roughly: "trex" and "treks" alike."""
+    for written, spoken in _SOUNDS:
+        word = word.replace(written, spoken)
+    return re.sub(r"(.)\1", r"\1", word).removesuffix("e")
 
 
 def _misspelt(word: Token, alias: Token, rivals: frozenset[str]) -> bool:

@@ -38,6 +38,12 @@ _COPULAS = frozenset({"is", "are", "was", "were"})
 _COPULA_DENIALS = frozenset({"isn't", "aren't", "wasn't", "weren't"})
 _AFTER_DENIAL = word_set("correct right true responsible involved the a an what which that it")
 _REJECTED = frozenset({"wrong", "incorrect", "false"})
+_SUPPOSING = word_set("referring mean meant asking talking looking thinking")
+_BUT = word_set("but however actually although in")
+_OTHERS = word_set("many some most people person others they")
+_FALSELY = word_set("often commonly sometimes widely mistakenly wrongly popularly frequently")
+_BELIEVE = word_set("think thought believ belief assum suppos claim consider say said")
+_YOU = frozenset({"you", "you're", "your"})
 _LOOK_BACK = 10
 _LOOK_AHEAD = 6
 
@@ -95,7 +101,34 @@ def _denied(tokens: Sequence[Token], mention: Mention, question: frozenset[str])
         _negated_before(tokens, mention, question)
         or _negated_after(tokens, mention, question)
         or _opposite(tokens, mention, question)
+        or _only_supposed(tokens, mention)
+        or _only_thought(tokens, mention)
     )
+
+
+def _only_thought(tokens: Sequence[Token], mention: Mention) -> bool:
+    """True for "many people think it is X, but": what others believe and the answer does not."""
+    after = [t.norm for t in tokens[mention.last + 1 : mention.last + 2 * _LOOK_AHEAD]]
+    if not any(a in _STOPS | {","} and b in _BUT for a, b in pairwise(after)):
+        return False
+    before = tokens[max(0, mention.first - _LOOK_BACK) : mention.first]
+    return any(
+        (a.norm in _OTHERS or a.norm in _FALSELY) and b.stem in _BELIEVE
+        for i, a in enumerate(before)
+        for b in before[i + 1 : i + 3]
+    )
+
+
+def _only_supposed(tokens: Sequence[Token], mention: Mention) -> bool:
+    """True for "if you are referring to X": the answer asks back and says nothing of X."""
+    before = [t.norm for t in tokens[max(0, mention.first - _LOOK_BACK) : mention.first]]
+    for i in range(len(before) - 1, -1, -1):
+        if before[i] in _SEGMENT_ENDS:
+            return False
+        if before[i] == "if":
+            rest = frozenset(before[i:])
+            return bool(rest & _YOU) and bool(rest & _SUPPOSING)
+    return False
 
 
 def _negated_before(tokens: Sequence[Token], mention: Mention, question: frozenset[str]) -> bool:

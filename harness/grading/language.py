@@ -7,7 +7,7 @@ import unicodedata
 
 from harness.grading.normalise import strip_accents, word_set
 
-_ENGLISH = word_set(
+ENGLISH = word_set(
     """a about after all also am an and any are aren't as at be because been before being between
     both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during
     each few for from further had has have having he her here hers him his how i i'm i'll i've if
@@ -19,6 +19,7 @@ _ENGLISH = word_set(
     good great day help today called made found used known body blood answer bye goodbye
     die come son plus war hat pour os men van sale pain main tag"""
 )
+"""Common words of English text, some of which are words of other languages too."""
 
 _FOREIGN = {
     "French": """le la les l' d' qu' c' j' n' s' un une des du de et est sont que qui dans pour par
@@ -71,7 +72,7 @@ def foreign_language(text: str, *, known: re.Pattern[str] | None = None) -> str 
     if script:
         return script
     words = _split(known.sub(" ", text) if known else text)
-    english = sum(word.casefold() in _ENGLISH for word in words)
+    english = sum(word.casefold() in ENGLISH for word in words)
     best, hits = _best_foreign(words)
     if hits > english:
         return best
@@ -98,7 +99,7 @@ def _split(text: str) -> list[str]:
     words: list[str] = []
     for word in _WORD.findall(text.replace("’", "'")):
         elided = _ELIDED.fullmatch(word.casefold())
-        if elided and word.casefold() not in _ENGLISH:
+        if elided and word.casefold() not in ENGLISH:
             words += [elided.group(1), word[len(elided.group(1)) :]]
         else:
             words.append(word)

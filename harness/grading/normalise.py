@@ -189,8 +189,8 @@ def is_article(tokens: list[Token], i: int) -> bool:
 
 _BREAK = re.compile(r"(?<=[.!?])[\"')\]*]*\s+|\s*\n+\s*")
 _ABBREVIATED = re.compile(
-    r"(?:(?:^|[\s(])(?:[A-Za-z]|[A-Z](?:\.[A-Z])+|dr|mr|mrs|ms|st|vs|e\.g|i\.e|approx|ca|no|jr|sr"
-    r"|prof|fig|u\.s)|^\(?\d{1,2})\.$",
+    r"(?:(?:^|[\s(\"'])(?:[A-Za-z]|[A-Z](?:\.[A-Z])+|dr|mr|mrs|ms|st|vs|e\.g|i\.e|approx|ca|no|jr|sr"
+    r"|prof|fig|u\.s|jan|feb|apr|aug|sept?|oct|nov|dec)|^\(?\d{1,2})\.$",
     re.IGNORECASE,
 )
 _LETTER_ANSWER = re.compile(rf"\b(?:{'|'.join(sorted(_LETTERED))}) \w\.$", re.IGNORECASE)

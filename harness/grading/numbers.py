@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from harness.grading.normalise import Token, clean, tokenise
@@ -170,7 +171,12 @@ def _scaled(value: float, tokens: list[Token], j: int) -> tuple[float, int]:
 
 def words_of(text: str) -> list[Token]:
     """Tokens of a raw text (an alias, a prompt) with numbers merged."""
-    return merge_numbers(tokenise(clean(text)))
+    return list(_words_of(text))
+
+
+@lru_cache(maxsize=16384)
+def _words_of(text: str) -> tuple[Token, ...]:
+    return tuple(merge_numbers(tokenise(clean(text))))
 
 
 def quantities(prepared: str, tokens: Sequence[Token]) -> list[Quantity]:
@@ -249,6 +255,8 @@ def compatible(quantity: Quantity, target: Target) -> bool:
         return True
     ours, gold = quantity.unit.dimension, target.unit.dimension
     one_bare = ("/" in ours) != ("/" in gold)
+    if {ours, gold} == {"", "count"}:
+        return True
     return ours == gold or (one_bare and ours.split("/")[0] == gold.split("/")[0])
 
 
