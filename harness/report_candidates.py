@@ -53,7 +53,10 @@ def _candidates_part(candidates: Sequence[CandidateReport]) -> tuple[str, list[s
 
 
 def _recommendation_part(advice: Recommendation) -> list[str]:
-    """Which one to train, why not the others, and the command that comes next."""
+    """Which one to train, why not the others, and the command that comes next.
+
+    A lone candidate is not recommended over anything; only what comes next is told.
+    """
     measure = "by their answers" if advice.measure == "answers" else "by size"
     chosen = (
         f"**Recommended: {cell(advice.best)}.** Those in the running are ranked {measure}: choose "
@@ -65,6 +68,8 @@ def _recommendation_part(advice: Recommendation) -> list[str]:
     if advice.next_command:
         # Indented code: copied as it stands, and no run of backticks can end it.
         step = f"{step[:-1]}:\n\n    {visible(advice.next_command, LONGEST_COMMAND)}"
+    if len(advice.ranking) == 1:
+        return [step] if advice.best else []
     return [chosen, tables.recommendation_table(advice), step]
 
 

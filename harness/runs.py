@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from harness.errors import EvidenceError, UsageError
 from harness.evidence import read_finished
 from harness.forgetting import compare_suite, pair
-from harness.policy import Policy
+from harness.policy import Policy, load_policy
 from harness.recommendation import recommend
 from harness.records import (
     SCHEMA,
@@ -125,11 +126,20 @@ def load_run(name: str, output_dir: Path) -> Run:
             raise EvidenceError(
                 f"'{path}' was written by a newer harness; upgrade the harness to read it."
             )
-        return Run.model_validate(data)
+        return Run.model_validate(_with_later_gates(data))
     except (ValueError, ValidationError) as error:
         raise EvidenceError(
             f"'{path}' is damaged ({str(error).splitlines()[0]}); run the original command again."
         ) from error
+
+
+def _with_later_gates(data: Any) -> Any:
+    """A manifest with the shipped thresholds of gates that came after it was written."""
+    policy = data.get("policy") if isinstance(data, dict) else None
+    if not isinstance(policy, dict) or not isinstance(gates := policy.get("gates"), dict):
+        return data
+    shipped = load_policy().gates.model_dump()
+    return {**data, "policy": {**policy, "gates": {**shipped, **gates}}}
 
 
 def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Report:

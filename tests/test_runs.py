@@ -103,6 +103,14 @@ def transcript(work: Path, stored: Run) -> Path:
     return work / "out" / FOLDER / stored.comparisons[0].suites[0].after
 
 
+def test_a_manifest_older_than_a_gate_is_judged_as_ever(work: Path, stored: Run) -> None:
+    path = manifest(work, stored)
+    data = json.loads(path.read_text())
+    del data["policy"]["gates"]["pipeline"]
+    path.write_text(json.dumps(data))
+    assert load_run(stored.run, work / "out") == stored
+
+
 def test_missing_transcript(work: Path, stored: Run) -> None:
     transcript(work, stored).unlink()
     with pytest.raises(EvidenceError, match=r"base \+ adapter.*missing"):
