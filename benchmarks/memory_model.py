@@ -139,10 +139,10 @@ def settings_of(row: dict[str, str], device: str) -> Settings:
 def show(summary: Summary) -> str:
     """One table as Markdown, with a sentence that sums it up."""
     rows = [cells(row) for row in summary.rows]
-    what = "context" if not summary.rows[0].training else "training"
-    header = ["row", "part", "model", "bits", what, "peak GB", "predicted GB", "error"]
-    if summary.coverage is not None:
-        header.append("interval GB")
+    what = "training" if summary.rows[0].training else "context"
+    last = "part" if "part" in summary.rows[0].stored else "assumed"
+    header = ["row", "model", "bits", what, "peak GB", "predicted GB", "error"]
+    header += ["interval GB", last] if summary.coverage is not None else [last]
     table = tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
     sentences = [f"Median error {summary.median_error:.1%} of {len(rows)} rows"]
     for part in ("fit", "held out"):
@@ -180,7 +180,6 @@ def cells(row: Row) -> list[str]:
         what = f"{stored['batch']} × {stored['context']} tokens"
     found = [
         stored["id"],
-        stored.get("part") or "",
         stored["model"],
         stored["bits"] + (f" (g{stored['group_size']})" if stored["group_size"] else ""),
         what,
@@ -191,7 +190,7 @@ def cells(row: Row) -> list[str]:
     if row.training:
         low, high = row.prediction.train_low_gb, row.prediction.train_high_gb
         found.append(f"{low:.2f} to {high:.2f}{'' if row.covered else ' (outside)'}")
-    return found
+    return [*found, stored.get("part") or stored.get("assumed") or ""]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from harness.campaign import Campaign, Settings
 from harness.checkpoints.adapters import check_adapter
 from harness.checkpoints.folder import read_config
+from harness.checkpoints.stored_dtype import with_stored_dtype
 from harness.errors import OperationalError, UsageError
 from harness.header_sources import find_headers, snapshot_of
 from harness.machine import cache_root
@@ -112,7 +113,8 @@ def predict_memory(
     candidate = _candidate(registered, name)
     source = candidate.source
     if isinstance(source, LocalSource):
-        config, model = read_config(source.path), name
+        config = with_stored_dtype(read_config(source.path), source.path)
+        model = name
     else:
         config = _known_config(registered, candidate)
         model = source.repo if isinstance(source, HubSource) else candidate.name
@@ -160,7 +162,7 @@ def _known_config(registry: Registry, candidate: Candidate) -> dict[str, Any]:
             raise OperationalError(
                 f"the config of {candidate.name} is not known here: {found.reason}; {found.fix}."
             )
-        return read_config(found.folder)
+        return with_stored_dtype(read_config(found.folder), found.folder)
 
 
 def rebuild_report(name: str, output_dir: Path, policy: Path | None) -> Report:

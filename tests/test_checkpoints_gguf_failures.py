@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from harness.checkpoints.gguf_failures import explain_failure
+from harness.checkpoints.gguf_failures import blames_machine, explain_failure
 
 LLAMA_CPP = "https://github.com/ggml-org/llama.cpp/issues/"
 
@@ -135,6 +135,21 @@ def test_known_failures(log: str, culprit: str, fix: str, issue: int) -> None:
 )
 def test_other_causes(log: str, says: str) -> None:
     assert says in str(explain_failure(f"Traceback (most recent call last):\n{log}", 1))
+
+
+@pytest.mark.parametrize(
+    ("log", "machine"),
+    [
+        ("OSError: [Errno 28] No space left on device", True),
+        ("ModuleNotFoundError: No module named 'sentencepiece'", True),
+        ("ValueError: Can not map tensor 'lm_head.biases'", False),
+        ("RuntimeError: something else", False),
+        ("MemoryError", False),
+    ],
+)
+def test_a_full_disk_says_nothing_of_the_model(log: str, machine: bool) -> None:
+    assert blames_machine(explain_failure(log, 1)) is machine
+    assert blames_machine(explain_failure("", -9))
 
 
 def test_the_hash_of_an_unknown_pre_tokenizer_is_told() -> None:

@@ -265,6 +265,17 @@ def test_stored_rows_are_as_close_as_promised() -> None:
     assert sorted(held_out)[len(held_out) // 2] <= 0.10
 
 
+def test_the_documentation_tells_the_errors_as_they_are() -> None:
+    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    for summary in benchmark("memory_model").all_summaries():
+        worst = max(summary.rows, key=lambda row: abs(row.error)).error
+        [line] = [line for line in page.splitlines() if line.startswith(f"| {summary.title} |")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[1:3] == [str(len(summary.rows)), f"{summary.median_error:.1%}"]
+        assert cells[4] == f"{worst:+.1%}"
+        assert cells[5] == ("" if summary.coverage is None else f"{summary.coverage:.0%}")
+
+
 # ---- nonsense ------------------------------------------------------------------------------
 
 NONSENSE = [None, "", "abc", -1, 0, 10**30, 1.5, float("nan"), float("inf"), True, [], {}, [1], "1"]

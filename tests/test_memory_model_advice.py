@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from checkpoint_files import write_model
 from test_memory_model import GRANITE_H, MEDGEMMA, PUBLISHED, TWINS
 
 from harness.errors import UsageError
@@ -110,7 +111,8 @@ def test_mlx_lm_takes_the_commands() -> None:
     assert fit is not None
     convert, _, train = lora_command("org/name", fit.settings, "adapters").split(" && ")
     script = (
-        "import sys, json; from mlx_lm import lora, convert\n"
+        "import sys, json, importlib; from mlx_lm import lora\n"
+        "convert = importlib.import_module('mlx_lm.convert')\n"
         "train, conv = json.loads(sys.argv[1])\n"
         "a = lora.build_parser().parse_args(train[1:])\n"
         "b = convert.configure_parser().parse_args(conv[1:])\n"
@@ -216,6 +218,18 @@ def test_a_nonsense_config_fails(tmp_path: Path) -> None:
     seen = observed({**LLAMA_3B, "num_attention_heads": 0}, tmp_path)
     assert [f.severity for f in seen.findings] == ["fail"]
     assert "num_attention_heads" in seen.findings[0].message
+
+
+@pytest.mark.parametrize(("said", "bits"), [("bfloat16", 32), (None, 32)])
+def test_the_weights_say_what_they_are_stored_as(
+    said: str | None, bits: int, tmp_path: Path
+) -> None:
+    """float32 files under a config that says something else, or nothing."""
+    folder = write_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": said}
+    assert observed(config, folder).numbers["bits"] == bits
+    (folder / "model.safetensors").unlink()
+    assert observed(config, folder).numbers["bits"] == 16
 
 
 def test_what_mlx_lm_leaves_out_is_noted(tmp_path: Path) -> None:

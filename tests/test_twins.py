@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from twin_configs import CONFIGS
-from twin_runs import BREAKS, examined
+from twin_configs import BIOGPT, CONFIGS, INTERNLM_2
+from twin_runs import BREAKS, Twins, twins
 
 from harness.gates import pipeline as gate
 from harness.gates.context import GateContext
@@ -24,14 +25,20 @@ pytestmark = pytest.mark.real
 STAGES = ("mlx_vs_reference", "fused_vs_adapter", "gguf_vs_mlx", "gguf_vs_reference")
 
 
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
+    with twins(tmp_path_factory.mktemp("worker") / "log") as here:
+        yield here
+
+
 def problems(numbers: dict[str, Any]) -> list[tuple[Status, str]]:
     found = judge(numbers, load_policy().gates).problems
     return [(problem.status, problem.text) for problem in found]
 
 
 @pytest.mark.parametrize("family", ["llama3-rope", "granite4-hybrid", "gemma3-vision"])
-def test_the_whole_pipeline_agrees(family: str, tmp_path: Path) -> None:
-    seen = examined(CONFIGS[family], tmp_path / "work")
+def test_the_whole_pipeline_agrees(family: str, tmp_path: Path, worker: Twins) -> None:
+    seen = worker.examined(CONFIGS[family], tmp_path / "work")
     assert seen.findings == ()
     numbers = seen.numbers
     assert problems(numbers) == []
@@ -47,8 +54,8 @@ def test_the_whole_pipeline_agrees(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["granite", "qwen3", "olmo2"])
-def test_from_an_unquantised_base_it_agrees(family: str, tmp_path: Path) -> None:
-    seen = examined(CONFIGS[family], tmp_path / "work", quantised=False)
+def test_from_an_unquantised_base_it_agrees(family: str, tmp_path: Path, worker: Twins) -> None:
+    seen = worker.examined(CONFIGS[family], tmp_path / "work", quantised=False)
     assert seen.findings == ()
     for stage in STAGES:
         assert seen.numbers[f"{stage}_kl_nats"] < 1e-9
@@ -69,9 +76,11 @@ def test_from_an_unquantised_base_it_agrees(family: str, tmp_path: Path) -> None
         ("granite", "wrong residual multiplier"),
     ],
 )
-def test_a_broken_pipeline_is_caught(family: str, broken: str, tmp_path: Path) -> None:
+def test_a_broken_pipeline_is_caught(
+    family: str, broken: str, tmp_path: Path, worker: Twins
+) -> None:
     assert broken in BREAKS
-    seen = examined(CONFIGS[family], tmp_path / "work", quantised=False, broken=broken)
+    seen = worker.examined(CONFIGS[family], tmp_path / "work", quantised=False, broken=broken)
     found = problems(seen.numbers)
     assert found[0][0] is Status.FAIL
     assert "llama.cpp computes the fused model otherwise than MLX" in found[0][1]
@@ -82,15 +91,17 @@ def test_a_broken_pipeline_is_caught(family: str, broken: str, tmp_path: Path) -
         assert named[broken] in seen.findings[0].message
 
 
-def test_a_window_that_only_transformers_applies_is_a_warning(tmp_path: Path) -> None:
-    seen = examined(CONFIGS["mistral-window"], tmp_path / "work", quantised=False)
+def test_a_window_that_only_transformers_applies_is_a_warning(
+    tmp_path: Path, worker: Twins
+) -> None:
+    seen = worker.examined(CONFIGS["mistral-window"], tmp_path / "work", quantised=False)
     (status, text), _ = problems(seen.numbers)
     assert status is Status.WARN
     assert "neither MLX nor llama.cpp applies the sliding window of 4096 tokens" in text
 
 
-def test_longrope_agrees_only_in_long_contexts(tmp_path: Path) -> None:
-    seen = examined(CONFIGS["phi3-longrope"], tmp_path / "work", quantised=False)
+def test_longrope_agrees_only_in_long_contexts(tmp_path: Path, worker: Twins) -> None:
+    seen = worker.examined(CONFIGS["phi3-longrope"], tmp_path / "work", quantised=False)
     assert seen.numbers["gguf_vs_reference_kl_nats"] < 1e-9
     assert seen.numbers["long_context_gguf_vs_mlx_kl_nats"] < 1e-8
     assert seen.numbers["gguf_vs_mlx_kl_nats"] > 0.01
@@ -99,12 +110,44 @@ def test_longrope_agrees_only_in_long_contexts(tmp_path: Path) -> None:
     assert any("in contexts above 4096 tokens they agree" in text for _, text in found)
 
 
-def test_experts_convert_as_published_but_not_as_mlx_saves_them(tmp_path: Path) -> None:
-    seen = examined(CONFIGS["granite4-hybrid-moe"], tmp_path / "work", quantised=False)
+def test_experts_convert_as_published_but_not_as_mlx_saves_them(
+    tmp_path: Path, worker: Twins
+) -> None:
+    seen = worker.examined(CONFIGS["granite4-hybrid-moe"], tmp_path / "work", quantised=False)
     assert seen.numbers["gguf_vs_reference_kl_nats"] < 1e-9
     (finding,) = seen.findings
     assert finding.severity == "fail"
-    assert "switch_mlp" in finding.message and "the published one can" in finding.message
+    assert "switch_mlp" in finding.message and "the published one can be" in finding.message
+
+
+def test_an_architecture_that_transformers_lacks_is_written_by_mlx(
+    tmp_path: Path, worker: Twins
+) -> None:
+    seen = worker.examined(INTERNLM_2, tmp_path / "work", quantised=False)
+    (finding,) = seen.findings
+    assert finding.severity == "warn"
+    assert "transformers has no such architecture" in finding.message
+    assert "mlx_vs_reference_kl_nats" not in seen.numbers
+    assert seen.numbers["gguf_vs_mlx_kl_nats"] < 1e-9
+
+
+def test_a_config_that_no_class_takes_is_told(tmp_path: Path, worker: Twins) -> None:
+    config = {**CONFIGS["smollm"], "rms_norm_eps": "small", "hidden_act": "nonesuch"}
+    seen = worker.examined(config, tmp_path / "work", quantised=False)
+    first, second = seen.findings[:2]
+    assert first.severity == "warn"
+    assert "transformers cannot build a miniature" in first.message
+    assert second.severity == "fail" and "MLX" in second.message
+
+
+def test_logits_that_are_no_numbers_fail(tmp_path: Path, worker: Twins) -> None:
+    seen = worker.examined(
+        CONFIGS["smollm"], tmp_path / "work", quantised=False, broken="no number"
+    )
+    assert [finding.severity for finding in seen.findings] == ["fail"]
+    assert "llama.cpp with the GGUF file of the fused model" in seen.findings[0].message
+    assert "not finite" in seen.findings[0].message
+    assert "gguf_vs_mlx_kl_nats" not in seen.numbers
 
 
 def folder_with(config: dict[str, Any], folder: Path) -> Path:
@@ -139,13 +182,7 @@ def observed(config: dict[str, Any], tmp_path: Path) -> Observation:
 
 
 def test_the_gate_says_which_runtime_lacks_an_architecture(tmp_path: Path) -> None:
-    biogpt = {
-        "architectures": ["BioGptForCausalLM"], "model_type": "biogpt", "hidden_act": "gelu",
-        "hidden_size": 1024, "intermediate_size": 4096, "layer_norm_eps": 1e-12,
-        "max_position_embeddings": 1024, "num_attention_heads": 16, "num_hidden_layers": 24,
-        "scale_embedding": True, "vocab_size": 42384,
-    }  # fmt: skip
-    seen = observed(biogpt, tmp_path)
+    seen = observed(BIOGPT, tmp_path)
     messages = [finding.message for finding in seen.findings if finding.severity == "fail"]
     assert any("MLX" in text and "biogpt" in text for text in messages)
     assert any("BioGptForCausalLM is not supported" in text for text in messages)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,6 +113,17 @@ def test_an_adapter_that_changes_nothing_shows_nothing() -> None:
 
 def test_no_tokens_are_inconclusive() -> None:
     assert [status for status, _ in texts(numbers(tokens=0))] == [Status.INCONCLUSIVE]
+
+
+def test_the_page_has_the_thresholds_of_the_policy() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "twins.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)?) \| ([\d., ]+) \|", page, re.MULTILINE)
+    told = {
+        key: float(value)
+        for keys, values in rows
+        for key, value in zip(re.findall(r"\w+", keys), values.split(", "), strict=True)
+    }
+    assert told == load_policy().gates.pipeline.model_dump()
 
 
 def test_parity_of_known_distributions() -> None:

@@ -48,6 +48,24 @@ _PHI_3: dict[str, Any] = {
     "original_max_position_embeddings": 4096, "torch_dtype": "bfloat16",
 }  # fmt: skip
 
+INTERNLM_2: dict[str, Any] = {
+    "architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2", "bias": False,
+    "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config"}, "hidden_act": "silu",
+    "hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 32768,
+    "num_attention_heads": 16, "num_hidden_layers": 24, "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5, "rope_scaling": None, "rope_theta": 1000000,
+    "tie_word_embeddings": False, "vocab_size": 92544,
+}  # fmt: skip
+"""internlm/internlm2-chat-1_8b: MLX and llama.cpp know it, transformers only by its own code."""
+
+BIOGPT: dict[str, Any] = {
+    "architectures": ["BioGptForCausalLM"], "model_type": "biogpt", "hidden_act": "gelu",
+    "hidden_size": 1024, "intermediate_size": 4096, "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 1024, "num_attention_heads": 16, "num_hidden_layers": 24,
+    "scale_embedding": True, "vocab_size": 42384,
+}  # fmt: skip
+"""microsoft/biogpt: only transformers knows it."""
+
 CONFIGS: dict[str, dict[str, Any]] = {
     # NousResearch/Llama-2-7b-hf: as many key-value heads as heads, output layer of its own.
     "llama": {

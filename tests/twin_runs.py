@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,31 @@ from harness.twins.shrink import shrink
 from harness.workers import local_worker, run
 
 
-def examined(
-    config: dict[str, Any], work: Path, *, quantised: bool = True, broken: str | None = None
-) -> Examined:
-    """What the whole pipeline makes of a config's miniature, one of its folders broken first."""
-    work.mkdir(parents=True)
-    log = work / "worker.log"
+class Twins:
+    """One worker process, in which one twin after the other is examined."""
+
+    def __init__(self, executor: Executor, log: Path) -> None:
+        self._executor = executor
+        self._log = log
+
+    def examined(
+        self,
+        config: dict[str, Any],
+        work: Path,
+        *,
+        quantised: bool = True,
+        broken: str | None = None,
+    ) -> Examined:
+        """What the pipeline makes of a config's miniature, its fused folder broken first."""
+        work.mkdir(parents=True)
+        return run(self._executor, self._log, None, _examine, config, work, quantised, broken)
+
+
+@contextlib.contextmanager
+def twins(log: Path) -> Iterator[Twins]:
+    """Twins in a worker that ends with the block."""
     with local_worker(log) as executor:
-        return run(executor, log, None, _examine, config, work, quantised, broken)
+        yield Twins(executor, log)
 
 
 def _examine(config: dict[str, Any], work: Path, quantised: bool, broken: str | None) -> Examined:
@@ -49,6 +69,16 @@ def _permute_heads(folder: Path) -> None:
     save_file(tensors, file, metadata={"format": "mlx"})
 
 
+def _no_number(folder: Path) -> None:
+    """A weight as diverged training leaves it."""
+    from safetensors.numpy import load_file, save_file
+
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, file, metadata={"format": "mlx"})
+
+
 def _change(folder: Path, **changes: Any) -> None:
     file = folder / "config.json"
     config = {**json.loads(file.read_text()), **changes}
@@ -57,6 +87,7 @@ def _change(folder: Path, **changes: Any) -> None:
 
 BREAKS = {
     "permuted heads": _permute_heads,
+    "no number": _no_number,
     "wrong rope base": lambda folder: _change(folder, rope_theta=10000.0),
     "dropped rope scaling": lambda folder: _change(folder, rope_scaling=None),
     "dropped embedding multiplier": lambda folder: _change(folder, embedding_multiplier=None),

@@ -13,6 +13,12 @@ _TOKENIZER_FIX = "copy tokenizer.json and tokenizer_config.json from the base mo
 _TOKENIZER_MODEL_FIX = "copy tokenizer.model from the base model's repository into the folder"
 
 
+_MACHINE = re.compile(
+    r"the disk is full|the Python package \S+ is missing|it was killed by signal"
+    r"|was still running after|could not be written"
+)
+
+
 class _Cause(NamedTuple):
     pattern: re.Pattern[str]
     explain: Callable[[re.Match[str]], tuple[str, str | None, str]]
@@ -41,6 +47,11 @@ def explain_failure(log: str, returncode: int) -> ConversionError:
         None,
         "try a newer llama-cpp-python, whose converter may know this model",
     )
+
+
+def blames_machine(error: ConversionError) -> bool:
+    """Whether a failure tells of this machine and nothing of the model."""
+    return error.tensor is None and _MACHINE.search(str(error)) is not None
 
 
 def _error(what: str, culprit: str | None, fix: str) -> ConversionError:
@@ -151,7 +162,7 @@ def _memory(match: re.Match[str]) -> tuple[str, str | None, str]:
 
 def _module(match: re.Match[str]) -> tuple[str, str | None, str]:
     name = shown(match["name"])
-    return f"the Python package {name} is missing", name, f"run `python -m pip install {name}`"
+    return f"the Python package {name} is missing", None, f"run `python -m pip install {name}`"
 
 
 def _missing_files(match: re.Match[str]) -> tuple[str, str | None, str]:

@@ -97,6 +97,8 @@ def vocabulary_obstacles(
                     "vocabulary from nowhere else",
                     _COPY.format("tokenizer.model"),
                 ),
+                # Without the tokenizer's files the dry run leaves the vocabulary out.
+                converter_decides=tokenizer is not None,
             )
         )
     if tokenizer is not None:

@@ -16,6 +16,7 @@ from harness.checkpoints.folder import (
     read_config,
     read_weight_headers,
 )
+from harness.checkpoints.gguf_failures import blames_machine
 from harness.checkpoints.gguf_forecast import (
     Headers,
     Obstacle,
@@ -83,6 +84,8 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     try:
         numbers, warnings = _dry_run(context, model)
     except (ConversionError, ModelError) as error:
+        if isinstance(error, ConversionError) and blames_machine(error):
+            raise
         return _seen(_explained(obstacles, error))
     findings = [*_after_success(obstacles), *_notes(model, mmproj, warnings)]
     return _seen(findings, numbers)
@@ -112,7 +115,7 @@ def _dry_run(context: GateContext, model: _Model) -> tuple[dict[str, Scalar], tu
         context.work_dir / "model.gguf",
         outtype,
         cache_dir=context.cache_dir,
-        timeout_s=300,
+        timeout_s=120,
         mode="dry_run",
         vocabulary=vocabulary,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.checkpoints.folder import read_config
+from harness.checkpoints.stored_dtype import with_stored_dtype
 from harness.errors import ModelError
 from harness.gates.context import Gate, GateContext, Tools
 from harness.memory_model import (
@@ -25,7 +26,8 @@ ADAPTERS = "adapters"
 def observe(context: GateContext, tools: Tools) -> Observation:  # noqa: ARG001
     """Predicted peaks on Metal, and, where they do not fit for sure, the largest that do."""
     try:
-        config = read_config(context.subject.model)
+        folder = context.subject.model
+        config = with_stored_dtype(read_config(folder), folder)
         if not is_modelled(config):
             kind = config["model_type"]
             return _seen(not_run=f"the memory of a {kind!r:.60} model is not modelled")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from harness.checkpoints.chat_template import check_chat_template, find_template
 from harness.checkpoints.converter import convert
 from harness.checkpoints.folder import has_tokenizer, read_config, read_weight_headers
+from harness.checkpoints.gguf_failures import blames_machine
 from harness.checkpoints.gguf_forecast import embedding_of, text_config
 from harness.checkpoints.original_tokenizer import OriginalTokenizer, end_tokens, open_original
 from harness.checkpoints.safetensors import shown
@@ -42,10 +43,12 @@ def observe(context: GateContext, tools: Tools) -> Observation:
         return Observation(gate="tokenizer", depth="header", not_run=_reason(context))
     file = context.work_dir / "vocabulary.gguf"
     try:
-        original = open_original(folder)
-        convert(folder, file, cache_dir=context.cache_dir, timeout_s=300, mode="vocabulary_only")
-        return _compare_with(file, original, folder)
+        convert(folder, file, cache_dir=context.cache_dir, timeout_s=120, mode="vocabulary_only")
+        # Only now, so that the converter and transformers are not in memory together.
+        return _compare_with(file, open_original(folder), folder)
     except (ConversionError, ModelError) as error:
+        if isinstance(error, ConversionError) and blames_machine(error):
+            raise
         fix = error.fix if isinstance(error, ConversionError) else None
         message = str(error).removesuffix(f"; {fix}")
         return _seen({}, [Finding(severity="fail", message=message, fix=fix or PUT_BACK)])
@@ -141,9 +144,9 @@ def _rows(folder: Path) -> int | None:
 
 def _reason(context: GateContext) -> str:
     known = context.facts.parts["tokenizer"] if context.facts is not None else None
-    why = f" ({known.note})" if known is not None and known.note else ""
+    why = f": {known.note}" if known is not None and known.note else ""
     return (
-        f"its tokenizer files are not here{why}, and only the real ones can be compared; put "
+        f"its tokenizer files are not here{why}; put "
         "tokenizer.json and tokenizer_config.json (and tokenizer.model, if it has one) beside "
         "config.json and use `harness vet --model-dir DIR`, or go online"
     )

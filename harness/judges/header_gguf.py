@@ -36,16 +36,16 @@ def judge(numbers: dict[str, Scalar], policy: GatePolicy) -> Judged:
             Problem(
                 Status.WARN,
                 f"rows of {percent(seen.kquant_fallback_share)} of the weights are no multiple of "
-                f"256, so Q4_K_M takes {seen.q4_k_m_gb:.2f} GB instead of "
-                f"{seen.q4_k_m_without_fallback_gb:.2f} ({percent(seen.kquant_extra_share)} more, "
+                f"256, so Q4_K_M takes {seen.q4_k_m_gb:.3g} GB instead of "
+                f"{seen.q4_k_m_without_fallback_gb:.3g} ({percent(seen.kquant_extra_share)} more, "
                 f"WARN above {percent(limits.kquant_extra_warn)})",
                 "quantise to Q8_0, which needs rows in multiples of 32 only: `llama-quantize "
                 "MODEL.gguf OUT.gguf Q8_0`",
             )
         )
     parts = [
-        f"converts to a {seen.outtype} file of {seen.file_gb:.2f} GB ({seen.q8_0_gb:.2f} as Q8_0, "
-        f"{seen.q4_k_m_gb:.2f} as Q4_K_M), {millions(seen.parameters)} parameters"
+        f"converts to a {seen.outtype} file of {seen.file_gb:.3g} GB ({seen.q8_0_gb:.3g} as Q8_0, "
+        f"{seen.q4_k_m_gb:.3g} as Q4_K_M), {millions(seen.parameters)} parameters"
     ]
     if seen.dropped_tensors:
         parts.append(f"{seen.dropped_tensors} tensors of vision or audio stay out")

@@ -43,17 +43,16 @@ def judge(numbers: dict[str, Scalar], policy: GatePolicy) -> Judged:  # noqa: AR
     seen = HeaderMemoryNumbers.model_validate(numbers)
     peaks = {"training": seen.train_peak_gb, "inference": seen.inference_peak_gb}
     worst = max(peaks, key=lambda stage: peaks[stage])
-    sets = _between(seen.budget_low_gb, seen.budget_high_gb)
     fix = _fix(seen)
     problems = []
     if peaks[worst] > seen.budget_high_gb:
-        text = f"{worst} needs about {peaks[worst]:.2f} GB, and Metal lends {sets}"
+        text = f"{worst} needs about {peaks[worst]:.2f} GB, more than {_lent(seen, older=False)}"
         problems.append(Problem(Status.FAIL, text, fix))
     elif peaks[worst] > seen.budget_low_gb:
-        text = f"{worst} needs about {peaks[worst]:.2f} GB, and Metal lends {sets}: no older Mac"
+        text = f"{worst} needs about {peaks[worst]:.2f} GB, more than {_lent(seen, older=True)}"
         problems.append(Problem(Status.WARN, text, fix))
     elif seen.train_high_gb > seen.budget_low_gb:
-        text = f"training may need {seen.train_high_gb:.2f} GB, and Metal lends {sets}"
+        text = f"training may need {seen.train_high_gb:.2f} GB, more than {_lent(seen, older=True)}"
         problems.append(Problem(Status.WARN, text, fix))
     summary = (
         f"predicted peaks of {seen.train_peak_gb:.2f} GB training ({seen.train_low_gb:.2f} to "
@@ -66,8 +65,14 @@ def judge(numbers: dict[str, Scalar], policy: GatePolicy) -> Judged:  # noqa: AR
     return Judged(summary, problems)
 
 
-def _between(low: float, high: float) -> str:
-    return f"{low:.2f} GB" if low == high else f"{low:.2f} to {high:.2f} GB"
+def _lent(seen: HeaderMemoryNumbers, *, older: bool) -> str:
+    """Metal's working set, of older and recent Macs where no Metal was asked."""
+    low, high = seen.budget_low_gb, seen.budget_high_gb
+    if low == high:
+        return f"the {high:.2f} GB that Metal lends"
+    if older:
+        return f"the {low:.2f} GB that Metal lends on older Macs ({high:.2f} on recent ones)"
+    return f"the {low:.2f} to {high:.2f} GB that Metal lends"
 
 
 def _fitting(seen: HeaderMemoryNumbers) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from harness.checkpoints.safetensors import shown
 from harness.errors import ModelError
+from harness.escape import visible
 from harness.memory_model.families import (
     FAMILIES,
     Family,
@@ -58,8 +58,8 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     if family not in FAMILIES:
         known = ", ".join(sorted([*FAMILIES, "gemma3", "gpt2"]))
         raise ModelError(
-            f"the memory of a {shown(family, 40)} model is not modelled; measure it with "
-            f"`harness vet --depth full`, or choose one of {known}"
+            f"the memory of a {visible(family[:80], 40)!r} model is not modelled; measure it "
+            f"with `harness vet --depth full`, or choose one of {known}"
         )
     return _plain(config, config, family, FAMILIES[family])
 

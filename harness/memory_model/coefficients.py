@@ -10,6 +10,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class ScanCopies(NamedTuple):
+    """Copies of the arrays of a Mamba-2 scan."""
+
+    plain: float
+    """Of its widths, in the model's number type."""
+    wide: float
+    outer: float
+    """Of one chunk's outer products of outputs and states."""
+    chunk: float
+    """Of the chunk matrices, of all chunks together."""
+
+
 class Coefficients(NamedTuple):
     """Copies of an array that are alive together; "wide" ones are float32 (LoRA's own type)."""
 
@@ -28,8 +40,10 @@ class Coefficients(NamedTuple):
     hidden: float
     """Of the model's width, in both moments."""
     hidden_wide: float
-    chunk: float
-    """Of a Mamba layer's chunk matrices while its gradient is computed."""
+    scan: ScanCopies
+    """Of a Mamba scan's arrays while its gradient is computed."""
+    forward_scan: ScanCopies
+    """Of a Mamba scan's arrays in inference."""
     forward_block: float
     """Of the feed-forward width in inference."""
     forward_mixer: float
@@ -52,10 +66,11 @@ CPU = Coefficients(
     mixer_wide=1.0,
     hidden=5.0,
     hidden_wide=3.0,
-    chunk=4.0,
+    scan=ScanCopies(plain=4.0, wide=7.0, outer=2.0, chunk=2.0),
+    forward_scan=ScanCopies(plain=1.5, wide=3.5, outer=1.0, chunk=1.0),
     forward_block=3.0,
     forward_mixer=2.0,
-    forward_scores=1.5,
+    forward_scores=1.1,
     forward_hidden=4.0,
     in_flight_gb=0.0,
     low=0.85,

@@ -214,61 +214,57 @@ def state_space(fields: Fields, hidden: int) -> tuple[StateSpace, tuple[Linear, 
     return mixer, linears, convolution + 3 * mixer.heads + mixer.inner
 
 
-def hybrid_layers(fields: Fields, family: Family, hidden: int, count: int) -> tuple[Layer, ...]:
-    """Granite 4: attention or Mamba mixers, dense or a mixture of experts with a shared one."""
-    experts = (
-        fields.number("num_local_experts", "experts", zero=True)
-        if (fields.get("num_local_experts") is not None)
-        else 0
-    )
+def hybrid_blocks(
+    fields: Fields, family: Family, hidden: int
+) -> tuple[tuple[FeedForward, ...], tuple[Linear, ...]]:
+    """Granite 4's feed-forward part: dense, or a mixture of experts beside a shared one."""
     width = fields.number("intermediate_size", "width")
-    if experts:
-        per_token = fields.number("num_experts_per_tok", "experts")
-        routed, linears = expert_block(
-            "block_sparse_moe.switch_mlp",
-            "block_sparse_moe.router.layer",
-            hidden,
-            width,
-            experts,
-            per_token,
-        )
-        shared = fields.number("shared_intermediate_size", "width")
-        blocks: tuple[FeedForward, ...] = (routed, FeedForward(width=shared, joined=True))
-        linears = (
-            *linears,
-            Linear(
-                name="shared_mlp.input_linear", inputs=hidden, outputs=2 * shared, source="block"
-            ),
-            Linear(name="shared_mlp.output_linear", inputs=shared, outputs=hidden, source="inner"),
-        )
-    else:
+    experts = 0
+    if fields.get("num_local_experts") is not None:
+        experts = fields.number("num_local_experts", "experts", zero=True)
+    if not experts:
         block, linears = dense_block(fields, family, hidden, width)
-        blocks = (block,)
+        return (block,), linears
+    routed, linears = expert_block(
+        "block_sparse_moe.switch_mlp",
+        "block_sparse_moe.router.layer",
+        hidden,
+        width,
+        experts,
+        fields.number("num_experts_per_tok", "experts"),
+    )
+    shared = fields.number("shared_intermediate_size", "width")
+    both, down = "shared_mlp.input_linear", "shared_mlp.output_linear"
+    return (routed, FeedForward(width=shared, joined=True)), (
+        *linears,
+        Linear(name=both, inputs=hidden, outputs=2 * shared, source="block"),
+        Linear(name=down, inputs=shared, outputs=hidden, source="inner"),
+    )
+
+
+def hybrid_layers(fields: Fields, family: Family, hidden: int, count: int) -> tuple[Layer, ...]:
+    """Granite 4: attention or Mamba mixers, each followed by the same kind of block."""
     kinds = fields.names("layer_types", count)
     if kinds is None:
         raise ModelError(f"config.json has no layer_types, which say what each layer is; {FIX}")
+    blocks, linears = hybrid_blocks(fields, family, hidden)
     built: dict[str, Layer] = {}
     for kind in dict.fromkeys(kinds):
+        mixer: Attention | StateSpace
         if kind == "mamba":
             mixer, own, extra = state_space(fields, hidden)
-            built[kind] = Layer(
-                mixer=mixer,
-                blocks=blocks,
-                linears=(*own, *linears),
-                other_parameters=extra + 2 * hidden,
-            )
         elif kind == "attention":
-            attention = attention_of(fields, family, hidden)
-            own, extra = attention_linears(attention, fields, family, hidden)
-            built[kind] = Layer(
-                mixer=attention,
-                blocks=blocks,
-                linears=(*own, *linears),
-                other_parameters=extra + 2 * hidden,
-            )
+            mixer = attention_of(fields, family, hidden)
+            own, extra = attention_linears(mixer, fields, family, hidden)
         else:
             raise ModelError(
                 f"config.json has a layer of type {told(kind)}, and granitemoehybrid knows "
                 f"mamba and attention; {FIX}"
             )
+        built[kind] = Layer(
+            mixer=mixer,
+            blocks=blocks,
+            linears=(*own, *linears),
+            other_parameters=extra + 2 * hidden,
+        )
     return tuple(built[kind] for kind in kinds)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.checkpoints.safetensors import shown
 from harness.errors import ModelError
+from harness.escape import visible
 
 FIX = "take config.json from the model's own repository"
 MOST = {
@@ -81,4 +81,6 @@ def told(value: object) -> str:
     """A value of unknown origin, short enough for a sentence."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**15:
         return "an absurdly large number"
-    return shown(str(value)[:80])
+    if not isinstance(value, str | int | float):
+        return f"a {type(value).__name__}"
+    return repr(visible(str(value)[:80], 60))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.memory_model.coefficients import Coefficients
 from harness.memory_model.settings import Settings
-from harness.memory_model.shapes import Architecture, Attention, Layer
-from harness.memory_model.training import CHUNK, WIDE, Batch
+from harness.memory_model.shapes import Architecture, Attention, Layer, StateSpace
+from harness.memory_model.training import WIDE, Batch, scan_moment
 from harness.memory_model.weights import GB, element_bytes
 
 PREFILL_STEP = 2048
@@ -65,26 +65,23 @@ def _forward(
 ) -> tuple[float, float]:
     """Temporaries of one layer in a prefill step, in bytes: linear and quadratic in its length."""
     mixer = layer.mixer
-    if isinstance(mixer, Attention):
-        seen = settings.context if mixer.window is None else mixer.window + batch.length
-        width = mixer.query_width + 2 * mixer.key_width
-        fused = (
-            settings.device != "cpu" and mixer.head_dim in FUSED_HEAD_DIMS and not mixer.composed
-        )
-        scores = float(batch.rows * mixer.heads * batch.length * min(seen, settings.context))
-        squares = 0.0 if fused else scores * batch.element * copies.forward_scores
-    else:
-        width = mixer.inner + mixer.conv_width
-        chunk = min(batch.length, CHUNK)
-        squares = float(WIDE * batch.rows * mixer.heads * chunk**2 * copies.chunk)
-    blocks = sum(block.width * block.copies for block in layer.blocks)
-    linear = (
-        batch.element
-        * batch.tokens
-        * (
-            copies.forward_block * blocks
-            + copies.forward_mixer * width
-            + copies.forward_hidden * architecture.hidden
-        )
-    )
-    return linear, squares
+    around = copies.forward_block * sum(block.width * block.copies for block in layer.blocks)
+    around += copies.forward_hidden * architecture.hidden
+    if isinstance(mixer, StateSpace):
+        linear = batch.element * batch.tokens * around
+        return linear + scan_moment(mixer, copies.forward_scan, batch), 0.0
+    around += copies.forward_mixer * (mixer.query_width + 2 * mixer.key_width)
+    linear = batch.element * batch.tokens * around
+    fused = settings.device != "cpu" and mixer.head_dim in FUSED_HEAD_DIMS and not mixer.composed
+    if fused:
+        return linear, 0.0
+    squares = batch.rows * mixer.heads * _longest_step(settings.context, mixer.window)
+    return linear, squares * batch.element * copies.forward_scores
+
+
+def _longest_step(context: int, window: int | None) -> int:
+    """Tokens read × tokens seen, in the prefill step where that is most."""
+    prompt = max(1, context - 1)
+    whole = prompt // PREFILL_STEP * PREFILL_STEP
+    steps = ((min(prompt, PREFILL_STEP), whole), (prompt - whole, prompt))
+    return max(read * min(seen, seen if window is None else window + read) for read, seen in steps)

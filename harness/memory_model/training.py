@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from harness.memory_model.coefficients import Coefficients
+from harness.memory_model.coefficients import Coefficients, ScanCopies
 from harness.memory_model.settings import Settings
 from harness.memory_model.shapes import Architecture, Attention, FeedForward, Layer, StateSpace
 from harness.memory_model.weights import (
@@ -25,14 +25,14 @@ WIDE = 4
 """Bytes of float32, in which mlx-lm keeps LoRA's matrices and computes with them."""
 CHUNK = 256
 """Tokens per chunk of the Mamba-2 scan (mlx_lm/models/ssm.py)."""
-CHUNK_KEPT = 3
-"""Kept chunk matrices: the products of C and B, the decays, and their masked product."""
+CHUNK_KEPT = 2
+"""Kept chunk matrices of a Mamba layer: the decays, and their masked product with C and B."""
 KEPT_BY = {"swiglu": 4, "gelu": 6, "gelu_approx": 7, "plain_gelu": 6}
 """Arrays of its width that a block keeps. swiglu: gate, its sigmoid, their product, and up."""
 CHECKPOINT_KEPT = 2
 """Arrays of the model's width that a checkpointed layer keeps: what it reads and what it gives."""
 STATES = {"adam": 2, "adamw": 2, "muon": 1, "sgd": 1, "adafactor": 1}
-"""Arrays of an adapter's size that the optimizer keeps (mlx's SGD makes its v even unused)."""
+"""Arrays of an adapter's size that the optimizer keeps; MLX's SGD keeps one, adafactor at most."""
 
 
 class Batch(NamedTuple):
@@ -94,9 +94,10 @@ def kept(layer: Layer, hidden: int, batch: Batch, settings: Settings) -> Kept:
             mixer += element * tokens * (query + key)
         scores = batch.scores(layer.mixer) * (2 if layer.mixer.composed else 1)
     else:
-        # The gate, its sigmoid and product, the convolution and its sigmoid, inputs in float32.
+        # The gate, its sigmoid and product, the convolution and its sigmoid; and in float32 the
+        # scan's inputs times their steps, transposed, its outputs, and what the state adds.
         mixer += element * tokens * (4 * layer.mixer.inner + 2 * layer.mixer.conv_width)
-        mixer += WIDE * tokens * 2 * layer.mixer.inner
+        mixer += WIDE * tokens * 5 * layer.mixer.inner
         scores = CHUNK_KEPT * batch.chunks(layer.mixer)
     outer = {"block", "inner", "routed", "expert"}
     return Kept(
@@ -129,13 +130,46 @@ def block_moment(block: FeedForward, copies: Coefficients, batch: Batch, wide: b
 
 def mixer_moment(layer: Layer, copies: Coefficients, batch: Batch, wide: bool) -> float:
     """Extra bytes while the gradient of an attention or Mamba mixer is computed."""
-    if isinstance(layer.mixer, Attention):
-        width = batch.tokens * (layer.mixer.query_width + 2 * layer.mixer.key_width)
-        square = copies.scores * batch.scores(layer.mixer)
-    else:
-        width = batch.tokens * (layer.mixer.inner + layer.mixer.conv_width)
-        square = copies.chunk * batch.chunks(layer.mixer)
+    if isinstance(layer.mixer, StateSpace):
+        return scan_moment(layer.mixer, copies.scan, batch)
+    width = batch.tokens * (layer.mixer.query_width + 2 * layer.mixer.key_width)
+    square = copies.scores * batch.scores(layer.mixer)
     return square + width * (copies.mixer * batch.element + wide * copies.mixer_wide * WIDE)
+
+
+def scan_moment(mixer: StateSpace, copies: ScanCopies, batch: Batch) -> float:
+    """Extra bytes of a Mamba-2 scan, in float32 whatever the model, or of its gradient.
+
+    From the second chunk on, each token's output is multiplied with the state before the chunk,
+    which makes outer products of widths and state, for one chunk at a time.
+    """
+    width = batch.tokens * (mixer.inner + mixer.conv_width)
+    linear = width * (copies.plain * batch.element + copies.wide * WIDE)
+    carries = batch.length > CHUNK
+    outer = WIDE * batch.rows * CHUNK * mixer.inner * mixer.state if carries else 0
+    return linear + copies.outer * outer + copies.chunk * batch.chunks(mixer)
+
+
+def layer_moment(
+    layer: Layer,
+    hidden: int,
+    own: Kept,
+    copies: Coefficients,
+    batch: Batch,
+    settings: Settings,
+) -> float:
+    """Extra bytes while the gradient of the last layer is computed: its block's or its mixer's.
+
+    With gradient checkpointing the layer is computed again first.
+    """
+    wide = next(adapted(layer, settings), None) is not None
+    around = batch.tokens * hidden * copies.hidden * batch.element
+    around += wide * batch.tokens * hidden * copies.hidden_wide * WIDE
+    again = own.total if settings.grad_checkpoint else 0.0
+    block = max(block_moment(b, copies, batch, wide) for b in layer.blocks)
+    # The block's gradient comes first, and what the block kept is then gone.
+    mixer = mixer_moment(layer, copies, batch, wide) - own.block
+    return again + around + max(block, mixer)
 
 
 def loss_moment(architecture: Architecture, copies: Coefficients, batch: Batch) -> float:
@@ -165,19 +199,14 @@ def training_parts(
     else:
         activations = sum(k.block + k.mixer for k in each)
         scores = sum(k.scores for k in each)
-    moments = {"logits and loss": loss_moment(architecture, copies, batch)}
-    for layer in {id(layer): layer for layer in layers}.values():
-        own = sizes[id(layer)]
-        wide = any(True for _ in adapted(layer, settings))
-        around = stream * copies.hidden + wide * batch.tokens * architecture.hidden * (
-            copies.hidden_wide * WIDE
-        )
-        again = own.total if settings.grad_checkpoint else 0.0
-        block = max((block_moment(b, copies, batch, wide) for b in layer.blocks), default=0.0)
-        gone = own.block
-        mixer = mixer_moment(layer, copies, batch, wide) - gone
-        moment = again + around + max(block, mixer)
-        moments["one layer's gradient"] = max(moments.get("one layer's gradient", 0.0), moment)
+    gradients = (
+        layer_moment(layer, architecture.hidden, sizes[id(layer)], copies, batch, settings)
+        for layer in {id(layer): layer for layer in layers}.values()
+    )
+    moments = {
+        "logits and loss": loss_moment(architecture, copies, batch),
+        "one layer's gradient": max(gradients),
+    }
     worst = max(moments, key=lambda name: moments[name])
     adapters = trainable_parameters(architecture, settings)
     parts = {

@@ -244,11 +244,13 @@ class _Examination:
         for name, outcome in outcomes.items():
             if isinstance(outcome, ConversionError):
                 if name == BASE:  # the others fail for the same reason
-                    self._fail(f"{_SAID[name]}: {outcome}", outcome.fix)
+                    self._fail(f"converting {_SAID[name]}: {outcome}", outcome.fix)
                     return
+                why = f"it knows no tensor {outcome.tensor}" if outcome.tensor else str(outcome)
                 self._fail(
-                    f"{_SAID[name]}: the layout that MLX saves this architecture in cannot be "
-                    f"converted, though the published one can ({outcome})",
+                    f"converting {_SAID[name]}: the GGUF converter refuses the layout that MLX "
+                    "saves this architecture in, though the published one can be converted "
+                    f"({why})",
                     "choose a model without this layer (for Granite a dense one), or train and "
                     "merge the adapter with transformers instead of MLX",
                 )
@@ -265,9 +267,9 @@ class _Examination:
             try:
                 gguf[name] = self._llama_logits(name)
             except ModelError as error:
-                self._fail(f"{_SAID[name]}: {error}", _NEWER)
+                self._fail(f"the GGUF file of {_SAID[name]}: {error}", _NEWER)
                 return
-            self._finite(f"llama.cpp, {_SAID[name]},", gguf[name])
+            self._finite(f"llama.cpp with the GGUF file of {_SAID[name]}", gguf[name])
         if reference.logits is not None:
             self._compare("gguf_vs_reference", reference.logits, gguf[BASE])
             if not mlx:
@@ -372,9 +374,9 @@ class _Examination:
 
 _SAID: Mapping[str, str] = MappingProxyType(
     {
-        BASE: "converting the base",
-        FUSED: "converting the fused model",
-        QLORA: "converting the model fused from 4 bits with --dequantize",
+        BASE: "the base",
+        FUSED: "the fused model",
+        QLORA: "the model fused from 4 bits with --dequantize",
     }
 )
 

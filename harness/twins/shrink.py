@@ -209,7 +209,7 @@ def _shrink_layers(config: dict[str, Any], model_type: str) -> tuple[str, ...]:
     if not kinds and model_type in _PERIODS:
         names = ["sliding_attention"] * (len(kept) - 1) + ["full_attention"]
         return tuple(names)
-    return tuple(kinds[at] if at < len(kinds) else "layer" for at in kept)
+    return tuple(kinds[at] if at < len(kinds) else "decoder" for at in kept)
 
 
 def _kept_layers(
@@ -233,7 +233,8 @@ def _kept_layers(
 
 def _shrink_widths(config: dict[str, Any], model_type: str) -> None:
     shape = _shape(config, model_type)
-    if "mamba_n_heads" in config and "mamba" not in (config.get("layer_types") or ["mamba"]):
+    kinds = config.get("layer_types")
+    if "mamba_n_heads" in config and isinstance(kinds, list) and "mamba" not in kinds:
         # Numbers of layers that the model has none of, but its class checks them.
         config["mamba_d_head"] = GROUP // 2
     small = _small_shape(shape, config)
@@ -251,8 +252,8 @@ def _shrink_widths(config: dict[str, Any], model_type: str) -> None:
             if isinstance(config.get(name), int) and config[name] > 0:
                 config[name] = config[inner] if config[name] == original else narrow
     if "mamba_n_heads" in config:
-        expand = config.get("mamba_expand", 2)
-        config["mamba_n_heads"] = expand * small.hidden // config["mamba_d_head"]
+        expand = _mamba(config, "mamba_expand", 2)
+        config["mamba_n_heads"] = expand * small.hidden // _mamba(config, "mamba_d_head")
 
 
 def _shape(config: Mapping[str, Any], model_type: str) -> _Shape:
@@ -314,15 +315,20 @@ def _mamba_fits(hidden: int, config: Mapping[str, Any]) -> bool:
     """Whether mamba heads of their own size fill expand · hidden, in whole groups."""
     if "mamba_n_heads" not in config:
         return True
-    inner, size = config.get("mamba_expand", 2) * hidden, config.get("mamba_d_head")
-    groups = config.get("mamba_n_groups", 1)
-    state = config.get("mamba_d_state", GROUP)
-    sizes = (inner, size, groups, state)
-    if not all(type(value) is int and 0 < value <= 8 * MAX_WIDTH for value in sizes):
-        raise ModelError(
-            "config.json gives mamba sizes that cannot be; copy config.json from the base model"
-        )
+    inner = _mamba(config, "mamba_expand", 2) * hidden
+    size, groups = _mamba(config, "mamba_d_head"), _mamba(config, "mamba_n_groups", 1)
+    _mamba(config, "mamba_d_state", GROUP)
     return bool(inner % size == 0 and inner // size % groups == 0 and inner % GROUP == 0)
+
+
+def _mamba(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or not 0 < value <= MAX_WIDTH:
+        raise ModelError(
+            f"config.json gives {key} as {shown(str(value), 40)}; copy config.json from the base "
+            "model"
+        )
+    return value
 
 
 def _shrink_experts(config: dict[str, Any]) -> None:
