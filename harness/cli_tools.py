@@ -48,7 +48,8 @@ def memory(
     ] = False,
     context: Annotated[int, typer.Option(help="Tokens of prompt and reply in inference.")] = 2048,
     device: Annotated[
-        DeviceChoice, typer.Option(help="Where it would run; auto: this machine.")
+        DeviceChoice,
+        typer.Option(help="Where it would run; auto: Metal, or, without one, the CPU below 0.5 B."),
     ] = DeviceChoice.auto,
     registry: RegistryOption = None,
     output_format: Annotated[

@@ -26,6 +26,8 @@ class MemoryNumbers(Numbers):
     rank: Count
     trainable_parameters: Count
     dtype: str
+    fit_command: str | None = None
+    """Trains with the largest setting that is predicted to fit."""
 
 
 def judge(numbers: dict[str, Scalar], policy: GatePolicy) -> Judged:
@@ -45,10 +47,7 @@ def judge(numbers: dict[str, Scalar], policy: GatePolicy) -> Judged:
             Problem(
                 Status.FAIL if fails else Status.WARN,
                 f"{worst} needs {percent(share)} of the memory budget, limit {percent(limit)}",
-                "train on shorter examples, with a smaller batch, on fewer layers or with gradient "
-                "checkpointing"
-                if worst == "training"
-                else "choose a smaller base or a quantised one",
+                _fix(worst, seen.fit_command),
             )
         )
     layers = "all" if seen.lora_layers < 0 else str(seen.lora_layers)
@@ -59,3 +58,14 @@ def judge(numbers: dict[str, Scalar], policy: GatePolicy) -> Judged:
         f"{seen.dtype}) within {seen.budget_gb:.2f} GB",
         problems,
     )
+
+
+def _fix(worst: str, command: str | None) -> str:
+    if command is not None:
+        return f"`{command}`"
+    if worst == "training":
+        return (
+            "train on shorter examples, with a smaller batch, on fewer layers or with gradient "
+            "checkpointing"
+        )
+    return "choose a smaller base or a quantised one"

@@ -6,6 +6,7 @@ docs/memory.md explains the model and shows how far it is off.
 
 from harness.memory_model.advice import Fit, fits, largest_that_fits, lora_command
 from harness.memory_model.architecture import is_modelled, read_architecture
+from harness.memory_model.candidates import fit_numbers, settings_for
 from harness.memory_model.predict import predict
 from harness.memory_model.settings import OLD_KEYS, Prediction, Settings
 from harness.memory_model.shapes import Architecture
@@ -16,10 +17,12 @@ __all__ = [
     "Fit",
     "Prediction",
     "Settings",
+    "fit_numbers",
     "fits",
     "is_modelled",
     "largest_that_fits",
     "lora_command",
     "predict",
     "read_architecture",
+    "settings_for",
 ]
