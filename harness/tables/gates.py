@@ -152,8 +152,7 @@ def last_words(reason: str) -> str:
 
 def _headline(result: GateResult) -> str:
     """Return the one number of a gate that a person asks for first; "" if it has none."""
-    tell = _HEADLINES.get(result.gate, _first_number)
-    return tell(result.numbers) or _first_number(result.numbers)
+    return _HEADLINES.get(result.gate, _first_number)(result.numbers)
 
 
 def _parameters(numbers: Mapping[str, Scalar]) -> str:
