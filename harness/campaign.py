@@ -6,11 +6,9 @@ never judges: `runs.judge_run` does, from what is stored.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import traceback
-from collections.abc import Iterator
-from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -38,7 +36,7 @@ from harness.records import (
     Report,
     Subject,
 )
-from harness.registry import Candidate, HubSource
+from harness.registry import Candidate, HubSource, LocalSource
 from harness.runs import (
     FOLDER,
     Run,
@@ -50,7 +48,7 @@ from harness.runs import (
 )
 from harness.sources import NotHere, Ready, resolve
 from harness.transcripts import MAX_TOKENS, SAMPLING, file_stem, transcript_file
-from harness.workers import local_worker, run
+from harness.workers import SharedWorker, local_worker, run
 
 ADAPTER_GATES = ("gguf",)
 """Gates that `compare --gguf` runs on the tuned model."""
@@ -79,7 +77,6 @@ class Campaign:
         self._subjects: dict[str, dict[str, str]] = {}
         self._candidates: list[StoredCandidate] = []
         self._comparisons: list[StoredComparison] = []
-        self._lent: tuple[ExitStack, Executor] | None = None
 
     def __enter__(self) -> Campaign:
         self._lock = lock(self._evidence)
@@ -94,10 +91,11 @@ class Campaign:
                 f"'{self._scratch}' cannot be made ({error.strerror}); free some space or choose "
                 "another folder with --output-dir."
             ) from error
+        self._shared = SharedWorker(self._log)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._take_back()
+        self._shared.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._lock.release()
 
@@ -141,6 +139,7 @@ class Campaign:
                 work_dir=ghost,
                 progress=self.steps.say,
             )
+            hashes = {} if isinstance(found, NotHere) else header_fingerprint(found.folder)
         except ModelError as error:
             observations = _unloadable(str(error), depth)
             self._add_candidate(candidate, depth, _described(candidate), observations)
@@ -150,16 +149,11 @@ class Campaign:
         if isinstance(found, NotHere):
             self._add_candidate(candidate, depth, _described(candidate), _absent(found, depth))
             return
-        hashes = header_fingerprint(found.folder)
-        self._subjects[candidate.name] = hashes
-        subject = Subject(
-            label=candidate.name, engine="mlx", model=found.folder, fingerprint=hashes
-        )
-        context = self._context(subject, candidate, found.facts)
-        observer = self._observer._replace(lend=self._lend)
-        self._add_candidate(
-            candidate, depth, found.origin, observer.observe(context, GATES[depth]), found.facts
-        )
+        label = self._labelled(candidate.name, hashes)
+        subject = Subject(label=label, engine="mlx", model=found.folder, fingerprint=hashes)
+        observer = self._observer._replace(shared=self._shared)
+        seen = observer.observe(self._context(subject, candidate, found.facts), GATES[depth])
+        self._add_candidate(candidate, depth, found.origin, seen, found.facts, label)
 
     def compare(
         self, base: Candidate, base_dir: Path, revision: str | None, adapter: Path, gguf: bool
@@ -254,14 +248,17 @@ class Campaign:
         hashes = fingerprint(model_dir, self.settings.cache_dir)
         if adapter is not None:
             hashes = {**hashes, "adapter": adapter_fingerprint(adapter)}
-        shown = {**hashes, "revision": revision} if revision else hashes
-        if self._subjects.get(label, shown) != shown:
-            # Two folders of one name: the hash tells them apart, in whatever order they come.
-            label = f"{label} {content_key(hashes)[:8]}"
-        self._subjects[label] = shown
+        label = self._labelled(label, {**hashes, "revision": revision} if revision else hashes)
         return Subject(
             label=label, engine="mlx", model=model_dir, adapter=adapter, fingerprint=hashes
         )
+
+    def _labelled(self, label: str, hashes: dict[str, str]) -> str:
+        """The label, and its hashes noted; two folders of one name are told apart by the hash."""
+        if self._subjects.get(label, hashes) != hashes:
+            label = f"{label} {content_key(hashes)[:8]}"
+        self._subjects[label] = hashes
+        return label
 
     # -- transcripts ----------------------------------------------------------------------
 
@@ -299,7 +296,7 @@ class Campaign:
         low, high = working_set_gb(candidate.memory_budget_gb)
         return GateContext(
             subject=subject,
-            repo=candidate.source.repo if isinstance(candidate.source, HubSource) else None,
+            mlx_name=_mlx_name(candidate),
             facts=facts,
             budget_low_gb=low,
             budget_gb=high,
@@ -319,10 +316,12 @@ class Campaign:
         source: str,
         observations: tuple[Observation, ...],
         facts: HeaderFacts | None = None,
+        label: str | None = None,
     ) -> None:
         self._candidates.append(
             StoredCandidate(
-                name=candidate.name,
+                name=label or candidate.name,
+                target=_target(candidate),
                 depth=depth,
                 source=source,
                 known=facts.parts if facts else {},
@@ -335,23 +334,6 @@ class Campaign:
     @cached_property
     def _observer(self) -> Observer:
         return Observer(self._evidence, self._log, self.steps, self._machine)
-
-    @contextmanager
-    def _lend(self) -> Iterator[Executor]:
-        """One process for every candidate looked at without weights; a fresh one after a crash."""
-        if self._lent is None:
-            stack = ExitStack()
-            self._lent = stack, stack.enter_context(local_worker(self._log, computes=False))
-        try:
-            yield self._lent[1]
-        except BaseException:
-            self._take_back()
-            raise
-
-    def _take_back(self) -> None:
-        lent, self._lent = self._lent, None
-        if lent is not None:
-            lent[0].close()
 
     @cached_property
     def _machine(self) -> MachineFacts:
@@ -382,6 +364,21 @@ class Campaign:
 def _described(candidate: Candidate) -> str:
     source = candidate.source
     return str(getattr(source, "repo", None) or getattr(source, "requirement", "local folder"))
+
+
+def _mlx_name(candidate: Candidate) -> str:
+    """What mlx-lm's commands call it: a repository, or a folder (which the person completes)."""
+    source = candidate.source
+    if isinstance(source, HubSource):
+        return source.repo
+    return source.path.name if isinstance(source, LocalSource) else candidate.name
+
+
+def _target(candidate: Candidate) -> str:
+    """What `harness vet` calls it on a command line."""
+    if isinstance(candidate.source, LocalSource):
+        return f"--model-dir {shlex.quote(candidate.source.path.name)}"
+    return candidate.name
 
 
 def _absent(found: NotHere, depth: Depth) -> tuple[Observation, ...]:

@@ -70,7 +70,8 @@ def run_vet(
     registry, settings = _prepare(common)
     candidates = [_candidate(registry, n) for n in names]
     candidates += [_folder_candidate(folder) for folder in model_dirs]
-    candidates = candidates or list(registry.candidates)
+    # What is named twice is looked at once.
+    candidates = list(dict.fromkeys(candidates)) or list(registry.candidates)
     with Steps() as steps, Campaign(settings, steps) as campaign:
         if depth != "full":
             for candidate in candidates:

@@ -55,20 +55,33 @@ class AdapterError(OperationalError):
 
 
 class ConversionError(OperationalError):
-    """Converter failure. `tensor` is the tensor or setting at fault, `fix` how to mend it."""
+    """Converter failure. `tensor` is the tensor or setting at fault, `fix` how to mend it.
 
-    def __init__(self, message: str, *, tensor: str | None = None, fix: str | None = None) -> None:
+    `machine` is True where it tells of this machine (disk, memory, time) and nothing of the model.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tensor: str | None = None,
+        fix: str | None = None,
+        machine: bool = False,
+    ) -> None:
         super().__init__(message)
         self.tensor = tensor
         self.fix = fix
+        self.machine = machine
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only fields would be lost on the way back from a worker process.
-        return (_rebuild_conversion_error, (self.args[0], self.tensor, self.fix))
+        return (_rebuild_conversion_error, (self.args[0], self.tensor, self.fix, self.machine))
 
 
-def _rebuild_conversion_error(message: str, tensor: str | None, fix: str | None) -> ConversionError:
-    return ConversionError(message, tensor=tensor, fix=fix)
+def _rebuild_conversion_error(
+    message: str, tensor: str | None, fix: str | None, machine: bool
+) -> ConversionError:
+    return ConversionError(message, tensor=tensor, fix=fix, machine=machine)
 
 
 class EvidenceError(OperationalError):

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from pydantic import ValidationError
 
 from harness.checkpoints.folder import has_tokenizer
-from harness.checkpoints.ghost import header_fingerprint
+from harness.checkpoints.ghost import header_fingerprint, tensors_of
 from harness.errors import ModelError
 from harness.hub_headers import fetch_headers
 from harness.pins import add_pin, read_lock
@@ -91,7 +91,9 @@ def find_headers(
         missing = fetched
     if not stored:
         return missing
-    return _from_snapshot(candidate, snapshots_dir, work_dir, missing)
+    return _from_snapshot(
+        candidate, snapshots_dir, work_dir, missing, _pinned(candidate, lock_path)
+    )
 
 
 def folder_facts(folder: Path, source: str = OWN_FILES, note: str = "") -> HeaderFacts:
@@ -100,12 +102,19 @@ def folder_facts(folder: Path, source: str = OWN_FILES, note: str = "") -> Heade
     weights = [name for name in files if name.endswith((".safetensors", ".bin", ".pt", ".pth"))]
     read = Known(standing="read", source=source)
     missing = Known(standing="missing", source=source)
-    has_tensors = any(name.endswith(".safetensors") for name in files)
+    tensors = missing
+    if any(name.endswith(".safetensors") for name in files):
+        try:
+            tensors_of(folder)
+            tensors = read.model_copy(update={"note": note})
+        except ModelError as error:
+            told = str(error).replace(str(folder), folder.name)
+            tensors = missing.model_copy(update={"note": told})
     return HeaderFacts(
         origin="folder",
         parts={
             "config": read,
-            "tensors": read.model_copy(update={"note": note}) if has_tensors else missing,
+            "tensors": tensors,
             "tokenizer": read if has_tokenizer(folder) else missing,
             "weights": read if weights else missing,
         },
@@ -173,13 +182,14 @@ def _from_hub(
     name: str, source: HubSource, cache_dir: Path, lock_path: Path, online: bool, tell: Progress
 ) -> FoundHeaders:
     """Headers fetched earlier at the pinned commit, else fetched now; the commit is pinned."""
-    repo = source.repo
-    pin = read_lock(lock_path).get(repo)
-    commit = source.revision or (pin.revision if pin else None)
+    repo, commit = source.repo, _pinned_commit(source, lock_path)
     if commit is not None and (kept := _kept(cache_dir, repo, commit, name)) is not None:
         return kept
     if not online:
-        return NotHere(reason="the Hub was not to be asked", fix="run it again without --offline")
+        return NotHere(
+            reason=f"the headers of {repo} are not on this machine",
+            fix=f"run `harness snapshot {name}`, or name a folder with its config.json",
+        )
     tell(f"{name}: asking the Hub for the headers of {repo}")
     info = ask_hub(repo, commit)
     if isinstance(info, NotHere):
@@ -197,6 +207,17 @@ def _from_hub(
     if not facts.parts["tensors"].note:  # a refused header may have been a proxy's web page
         (place / f"{name}.json").write_text(facts.model_dump_json(indent=1), encoding="utf-8")
     return _ready(place / name, facts, repo, commit)
+
+
+def _pinned(candidate: Candidate, lock_path: Path) -> str | None:
+    source = candidate.source
+    return _pinned_commit(source, lock_path) if isinstance(source, HubSource) else None
+
+
+def _pinned_commit(source: HubSource, lock_path: Path) -> str | None:
+    """The commit that the registry or its lock file insists on."""
+    pin = read_lock(lock_path).get(source.repo)
+    return source.revision or (pin.revision if pin else None)
 
 
 def _place(cache_dir: Path, repo: str, commit: str) -> Path:
@@ -222,8 +243,25 @@ def _ready(folder: Path, facts: HeaderFacts, repo: str, commit: str) -> HeaderRe
     )
 
 
+def _at(revision: str | None) -> str:
+    return f"@{revision[:12]}" if revision and len(revision) == 40 else ""  # a commit
+
+
+def _of_another(known: Known, snapshot: Snapshot) -> Known:
+    """What a snapshot of another revision says: it may hold for this one, or not."""
+    if known.standing == "missing":
+        return known
+    note = f"read at{_at(snapshot.revision).replace('@', ' ')}, which is not the pinned revision"
+    told = f"{known.note}; {note}" if known.note else note
+    return known.model_copy(update={"standing": "unverified", "note": told})
+
+
 def _from_snapshot(
-    candidate: Candidate, snapshots_dir: Path, work_dir: Path, missing: NotHere
+    candidate: Candidate,
+    snapshots_dir: Path,
+    work_dir: Path,
+    missing: NotHere,
+    pinned: str | None,
 ) -> FoundHeaders:
     path = snapshot_path(snapshots_dir, candidate.name)
     if not path.is_file():
@@ -239,11 +277,13 @@ def _from_snapshot(
     shutil.rmtree(target, ignore_errors=True)
     folder, facts = ghost_of(snapshot, target)
     tokenizer = facts.parts["tokenizer"]
-    note = f"{tokenizer.note}; {missing.reason}" if tokenizer.note else missing.reason
+    note = "; ".join(filter(None, (tokenizer.note, missing.reason, missing.fix)))
     parts = {**facts.parts, "tokenizer": tokenizer.model_copy(update={"note": note})}
+    if pinned is not None and snapshot.revision not in (None, pinned):
+        parts |= {name: _of_another(known, snapshot) for name, known in parts.items()}
     return HeaderReady(
         folder=folder,
         facts=facts.model_copy(update={"parts": parts}),
-        origin=f"stored snapshot of {snapshot.origin}",
+        origin=f"stored snapshot of {snapshot.origin}" + _at(snapshot.revision),
         revision=snapshot.revision,
     )

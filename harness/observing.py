@@ -5,10 +5,10 @@ A crash becomes evidence with its traceback, and the gates after it go on in a f
 
 from __future__ import annotations
 
-import contextlib
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from harness.machine import MachineFacts
 from harness.progress import Steps, Tick
 from harness.records import Observation
 from harness.transcripts import file_stem, transcript_file
-from harness.workers import local_worker, run
+from harness.workers import SharedWorker, local_worker, run
 
 
 class Observer(NamedTuple):
@@ -31,8 +31,8 @@ class Observer(NamedTuple):
     """What the workers print."""
     steps: Steps
     machine: MachineFacts
-    lend: Callable[[], contextlib.AbstractContextManager[Executor]] | None = None
-    """Lends a process that outlives the subject, where no weights are held; else a fresh one."""
+    shared: SharedWorker | None = None
+    """A process that outlives the subject, where no weights are held; else a fresh one."""
 
     def observe(self, context: GateContext, gates: Sequence[Gate]) -> tuple[Observation, ...]:
         """Run what is not stored yet: one shared process, and one for each gate that needs it.
@@ -66,19 +66,7 @@ class Observer(NamedTuple):
                 with self._process(gate) as executor:
                     while left and not _unloaded(seen):
                         gate = left[0]
-                        self.steps.step(
-                            f"{context.subject.label}: {gate.name}", _size(gate, context)
-                        )
-                        tick = self._tick(context, gate)
-                        seen[gate.name] = run(
-                            executor,
-                            self.log,
-                            tick,
-                            worker.run_gate,
-                            gate.depth,
-                            gate.name,
-                            context,
-                        )
+                        seen[gate.name] = self._run(executor, gate, context)
                         left.pop(0)
                         if not _unloaded(seen):
                             self._store(gate, context, seen[gate.name])
@@ -98,11 +86,10 @@ class Observer(NamedTuple):
         tick = self._tick(context, gate)
         return run(executor, self.log, tick, worker.run_gate, gate.depth, gate.name, context)
 
-    @contextlib.contextmanager
-    def _process(self, gate: Gate) -> Iterator[Executor]:
-        lent = self.lend is not None and not gate.own_process
-        with self.lend() if lent and self.lend is not None else local_worker(self.log) as executor:
-            yield executor
+    def _process(self, gate: Gate) -> AbstractContextManager[Executor]:
+        if self.shared is None or gate.own_process:
+            return local_worker(self.log)
+        return self.shared.lend()
 
     def _file(self, gate: Gate, context: GateContext) -> EvidenceFile:
         spec = {

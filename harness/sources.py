@@ -136,7 +136,7 @@ def _local(source: LocalSource) -> Resolved:
     problem = "holds no config.json" if source.path.is_dir() else "does not exist"
     return NotHere(
         reason=f"the folder {source.path} {problem}",
-        fix="set 'path' in the registry to a folder with config.json and *.safetensors",
+        fix="name a folder with config.json and *.safetensors ('path' in the registry)",
     )
 
 

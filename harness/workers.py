@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -50,6 +51,43 @@ def local_worker(log: Path, *, computes: bool = True) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown(wait=True)
+
+
+class SharedWorker:
+    """One process that several borrow in turn: started when first asked for, afresh after a crash.
+
+    For work that holds no weights; what a subject leaves behind is nothing to the next.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._open: tuple[contextlib.ExitStack, Executor] | None = None
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[Executor]:
+        """The process; whatever goes wrong while it is lent ends it.
+
+        Raises:
+            WorkerDied: it cannot even start.
+        """
+        if self._open is None:
+            stack = contextlib.ExitStack()
+            self._open = stack, stack.enter_context(local_worker(self._log, computes=False))
+        stack, executor = self._open
+        try:
+            yield executor
+        except BaseException:
+            self._open = None
+            # With the exception, so that a Ctrl-C does not wait for what is running.
+            with contextlib.suppress(BaseException):
+                stack.__exit__(*sys.exc_info())
+            raise
+
+    def close(self) -> None:
+        """End the process, if one was started."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            opened[0].close()
 
 
 def run(

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from harness.checkpoints.gguf_failures import blames_machine, explain_failure
+from harness.checkpoints.gguf_failures import explain_failure
 
 LLAMA_CPP = "https://github.com/ggml-org/llama.cpp/issues/"
 
@@ -144,12 +144,16 @@ def test_other_causes(log: str, says: str) -> None:
         ("ModuleNotFoundError: No module named 'sentencepiece'", True),
         ("ValueError: Can not map tensor 'lm_head.biases'", False),
         ("RuntimeError: something else", False),
-        ("MemoryError", False),
+        ("MemoryError", True),
+        ("RuntimeError: can't start new thread", True),
+        ("OSError: [Errno 24] Too many open files", True),
+        ("", True),
     ],
 )
 def test_a_full_disk_says_nothing_of_the_model(log: str, machine: bool) -> None:
-    assert blames_machine(explain_failure(log, 1)) is machine
-    assert blames_machine(explain_failure("", -9))
+    assert explain_failure(log, 1).machine is machine
+    assert explain_failure("", -9).machine
+    assert pickle.loads(pickle.dumps(explain_failure(log, 1))).machine is machine
 
 
 def test_the_hash_of_an_unknown_pre_tokenizer_is_told() -> None:

@@ -211,7 +211,7 @@ def test_bad_options_are_one_sentence_too(refused: Any) -> None:
     assert "--limit" in refused(2, "vet", BASE, "--limit", "many")
     assert "--adapter" in refused(2, "compare", BASE)
     assert "--frmat" in refused(2, "vet", BASE, "--frmat", "json")
-    assert "twin" in refused(2, "vet", BASE, "--depth", "twin")
+    assert "twin" in refused(2, "vet", BASE, "--depth", "twins")
 
 
 def test_output_folder_that_cannot_be_written(tmp_path: Path, refused: Any) -> None:

@@ -236,7 +236,7 @@ SMALL = TensorShape("BF16", (4, 4))
         (_config(num_attention_heads=0), "cannot build llama", "copy config.json"),
         (_config(hidden_size="big"), "cannot build llama", "copy config.json"),
         (lambda c, _: c.pop("vocab_size"), "lacks vocab_size", "copy config.json"),
-        (_config(num_hidden_layers=10**9), "more than any model", "another source"),
+        (_config(num_hidden_layers=10**9), "more than any model", "copy config.json"),
         (_config(layer_types=["a"] * 20_000), "more than any model", "another source"),
         (_config(auto_map={"AutoModel": "x.Y"}, model_type="own_code"), "the model's own code",
          "built-in architecture"),

@@ -83,6 +83,47 @@ def test_gates_that_did_not_run_are_named_and_never_a_pass() -> None:
     assert advice.ranking[0].reason == "not run: no tokenizer here"
 
 
+def test_one_whose_tensors_nobody_saw_is_not_in_the_running() -> None:
+    memory = gate("memory", Status.PASS, "fits", train_peak_gb=2.0)
+    unseen = gate("load", Status.NOT_RUN, "its tensors are not known here")
+    advice = recommend([candidate("ghostly", unseen, memory)])
+    assert advice is not None and advice.best is None
+    assert advice.ranking[0].reason == "not run: its tensors are not known here"
+
+
+def test_equals_are_told_apart_by_their_warnings_and_not_by_their_order() -> None:
+    clean = candidate("clean", load(1_235_814_400))
+    doubtful = candidate("doubtful", load(1_235_814_400, Status.WARN))
+    for pair in ([doubtful, clean], [clean, doubtful]):
+        advice = recommend(pair)
+        assert advice is not None and advice.best == "clean"
+        assert "larger" not in advice.ranking[1].reason
+
+
+def test_greetings_decide_between_equals_in_facts() -> None:
+    def asked(name: str, size: int, right: int) -> CandidateReport:
+        greetings = gate("greetings", Status.PASS, "answers", right=right, n=50)
+        return candidate(name, load(size), greetings, facts(100), depth="full")
+
+    advice = recommend([asked("mute", 3_000_000_000, 30), asked("polite", 1_000_000_000, 49)])
+    assert advice is not None and advice.best == "polite"
+    assert "answers more greetings" in advice.ranking[1].reason
+
+
+def test_a_folder_is_named_as_the_command_line_wants_it() -> None:
+    local = candidate("my-big", load(3)).model_copy(update={"target": "--model-dir 'My Big'"})
+    commands = [
+        advice.next_command
+        for depth in ("header", "twin", "full")
+        if (advice := recommend([local.model_copy(update={"depth": depth})]))
+    ]
+    assert commands == [
+        "harness vet --model-dir 'My Big' --depth twin",
+        "harness vet --model-dir 'My Big' --depth full",
+        "harness compare 'My Big' --adapter FOLDER --gguf",
+    ]
+
+
 def test_nothing_vetted_is_no_recommendation() -> None:
     assert recommend([]) is None
 

@@ -124,18 +124,6 @@ class TestGhost:
         assert facts.parts["tokenizer"].standing == "missing"
         assert "not stored" in facts.parts["tokenizer"].note
 
-    def test_real_tokenizer_is_added_where_its_hash_is_right(self, tmp_path: Path) -> None:
-        given = tmp_path / "given"
-        given.mkdir()
-        (given / "tokenizer.model").write_bytes(b"")
-        folder, facts = ghost_of(snapshot(), tmp_path / "a", given)
-        assert (folder / "tokenizer.model").exists()
-        assert facts.parts["tokenizer"].standing == "read"
-        (given / "tokenizer.model").write_bytes(b"another")
-        folder, facts = ghost_of(snapshot(), tmp_path / "b", given)
-        assert not (folder / "tokenizer.model").exists()
-        assert facts.parts["tokenizer"].standing == "missing"
-
     def test_snapshot_of_a_ghost_is_the_snapshot(self, tmp_path: Path) -> None:
         one = snapshot(tokenizer=TokenizerReference())
         folder, facts = ghost_of(one, tmp_path / "tiny")

@@ -206,7 +206,7 @@ def _run_all(
 def _late(timeout_s: float) -> ConversionError:
     fix = "try again on a less busy machine"
     message = f"the GGUF converter was still running after {timeout_s:.0f} s; {fix}"
-    return ConversionError(message, fix=fix)
+    return ConversionError(message, fix=fix, machine=True)
 
 
 def _read_log(run: _Run) -> str:
@@ -280,7 +280,8 @@ def _outcome(run: _Run, broken: dict[Path, ConversionError]) -> ConversionInfo |
 
 def _unwritable(out_file: Path, error: OSError) -> ConversionError:
     fix = "choose a writable output folder with enough free space"
-    return ConversionError(f"{out_file} could not be written ({error.strerror}); {fix}", fix=fix)
+    message = f"{out_file} could not be written ({error.strerror}); {fix}"
+    return ConversionError(message, fix=fix, machine=True)
 
 
 def read_gguf_metadata(path: Path) -> dict[str, Scalar]:
@@ -333,6 +334,7 @@ def _check_space(model: ModelFolder, folder: Path, outtype: OutType) -> None:
             f"the GGUF of {model.path} needs {needed / 1e9:.1f} GB, but {folder} has "
             f"{free / 1e9:.1f} GB free; {fix}",
             fix=fix,
+            machine=True,
         )
 
 

@@ -13,9 +13,9 @@ _TOKENIZER_FIX = "copy tokenizer.json and tokenizer_config.json from the base mo
 _TOKENIZER_MODEL_FIX = "copy tokenizer.model from the base model's repository into the folder"
 
 
-_MACHINE = re.compile(
-    r"the disk is full|the Python package \S+ is missing|it was killed by signal"
-    r"|was still running after|could not be written"
+_MACHINE = (
+    r"can't start new thread|Too many open files|Input/output error|Permission denied"
+    r"|cannot open shared object file|KeyboardInterrupt"
 )
 
 
@@ -23,6 +23,8 @@ class _Cause(NamedTuple):
     pattern: re.Pattern[str]
     explain: Callable[[re.Match[str]], tuple[str, str | None, str]]
     """Match → (what happened, offending tensor or setting, fix)."""
+    machine: bool = False
+    """Whether it tells of this machine and nothing of the model."""
 
 
 def explain_failure(log: str, returncode: int) -> ConversionError:
@@ -35,27 +37,27 @@ def explain_failure(log: str, returncode: int) -> ConversionError:
         match = cause.pattern.search(log)
         if match:
             what, culprit, fix = cause.explain(match)
-            return _error(what, culprit, fix)
+            return _error(what, culprit, fix, cause.machine)
     if returncode < 0:
         return _error(
             f"it was killed by signal {-returncode}",
             None,
             "free memory (the converter needs a few GB) and try again",
+            machine=True,
         )
+    last = _last_line(log)
     return _error(
-        f"it ended with: {_last_line(log) or f'exit status {returncode}'}",
+        f"it ended with: {last or f'exit status {returncode}'}",
         None,
         "try a newer llama-cpp-python, whose converter may know this model",
+        # One that ends without a word was ended from outside.
+        machine=not last,
     )
 
 
-def blames_machine(error: ConversionError) -> bool:
-    """Whether a failure tells of this machine and nothing of the model."""
-    return error.tensor is None and _MACHINE.search(str(error)) is not None
-
-
-def _error(what: str, culprit: str | None, fix: str) -> ConversionError:
-    return ConversionError(f"the GGUF converter failed: {what}; {fix}", tensor=culprit, fix=fix)
+def _error(what: str, culprit: str | None, fix: str, machine: bool = False) -> ConversionError:
+    message = f"the GGUF converter failed: {what}; {fix}"
+    return ConversionError(message, tensor=culprit, fix=fix, machine=machine)
 
 
 def _unmapped(match: re.Match[str]) -> tuple[str, str | None, str]:
@@ -160,6 +162,11 @@ def _memory(match: re.Match[str]) -> tuple[str, str | None, str]:
     return "it ran out of memory", None, "close other programs or use a machine with more memory"
 
 
+def _machine(match: re.Match[str]) -> tuple[str, str | None, str]:
+    said = shown(match["said"], 80)
+    return f"this machine got in its way ({said})", None, "mend that and run the command again"
+
+
 def _module(match: re.Match[str]) -> tuple[str, str | None, str]:
     name = shown(match["name"])
     return f"the Python package {name} is missing", None, f"run `python -m pip install {name}`"
@@ -203,7 +210,7 @@ def _absent_setting(match: re.Match[str]) -> tuple[str, str | None, str]:
 _CAUSES = (
     _Cause(re.compile(r"Can ?not map tensor '(?P<name>[^'\n]+)'"), _unmapped),
     _Cause(re.compile(r"Unrecognized tensor name: '(?P<name>[^'\n]+)'"), _unmapped),
-    _Cause(re.compile(r"No space left on device"), _disk),
+    _Cause(re.compile(r"No space left on device"), _disk, machine=True),
     _Cause(
         re.compile(
             r"^MemoryError|DefaultCPUAllocator: (?:can't|not enough)|Cannot allocate memory"
@@ -211,7 +218,9 @@ _CAUSES = (
             re.MULTILINE,
         ),
         _memory,
+        machine=True,
     ),
+    _Cause(re.compile(rf"(?P<said>{_MACHINE})"), _machine, machine=True),
     _Cause(re.compile(r"KeyError: '(?P<name>(?:U|F4|F6|F8)[A-Z0-9_]*)'"), _packed_dtype),
     _Cause(re.compile(r"Model (?P<name>\S+) is not supported"), _architecture),
     _Cause(re.compile(r"Architecture '(?P<name>[^'\n]+)' not supported"), _architecture),
@@ -234,7 +243,11 @@ _CAUSES = (
         _tokenizer_model,
     ),
     _Cause(re.compile(r"Missing or incomplete model files: (?P<files>[^\n]+)"), _missing_files),
-    _Cause(re.compile(r"ModuleNotFoundError: No module named '(?P<name>[^'\n]+)'"), _module),
+    _Cause(
+        re.compile(r"ModuleNotFoundError: No module named '(?P<name>[^'\n]+)'"),
+        _module,
+        machine=True,
+    ),
     _Cause(re.compile(r"could not find any of: (?P<name>[^\n]+)"), _absent_setting),
 )
 

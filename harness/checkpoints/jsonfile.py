@@ -50,9 +50,16 @@ def read_json_object(path: Path, error: type[OperationalError], fix: str) -> dic
     if text.count("[") + text.count("{") > limits.containers or text.count(",") > limits.commas:
         raise error(f"{path} holds far more entries than any model needs; {fix}")
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_constant)
     except (ValueError, RecursionError) as cause:
         raise error(f"{path} is not valid JSON ({shown(str(cause), 80)}); {fix}") from cause
     if not isinstance(value, dict):
         raise error(f"{path} must hold a JSON object, not a {type(value).__name__}; {fix}")
     return value
+
+
+def _constant(name: str) -> float:
+    """Infinity, which real configs hold (Mamba's time limits), but no NaN, which spreads."""
+    if name == "NaN":
+        raise ValueError("it holds NaN, which is no number")
+    return float(name)

@@ -40,6 +40,8 @@ def open_original(folder: Path) -> OriginalTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
+    except (MemoryError, OSError):
+        raise  # of this machine, not of the model
     except Exception as error:  # tokenizers raises bare Exception for a bad file
         reason = shown(" ".join(str(error).split()), 160)
         raise ModelError(

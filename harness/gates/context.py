@@ -30,8 +30,8 @@ class GateContext(Record):
     """Memory that training must fit in, GB of 10⁹ bytes: Metal's working set."""
     budget_low_gb: float
     """What it is on older Macs of the same memory; `budget_gb` where Metal itself was asked."""
-    repo: str | None = None
-    """The model's Hub repository, where it has one: what a command line calls it."""
+    mlx_name: str = "MODEL"
+    """What mlx-lm's commands call the model: a Hub repository, or a folder."""
     facts: HeaderFacts | None = None
     """Below depth full: what is known of the candidate beside its ghost folder."""
     context_tokens: int

@@ -47,6 +47,8 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     try:
         info = convert(source, file, outtype, cache_dir=context.cache_dir)
     except ConversionError as error:
+        if error.machine:
+            raise
         message = str(error) + (f" [{error.tensor}]" if error.tensor else "")
         return _failed(message, error.fix)
     try:

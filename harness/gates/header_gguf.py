@@ -16,7 +16,6 @@ from harness.checkpoints.folder import (
     read_config,
     read_weight_headers,
 )
-from harness.checkpoints.gguf_failures import blames_machine
 from harness.checkpoints.gguf_forecast import (
     Headers,
     Obstacle,
@@ -38,7 +37,7 @@ from harness.checkpoints.gguf_vocabulary import (
     vocabulary_remarks,
 )
 from harness.checkpoints.safetensors import shown
-from harness.errors import ConversionError, ModelError
+from harness.errors import ConversionError, ModelError, ToolMissingError
 from harness.gates.context import Gate, GateContext, Tools
 from harness.records import Finding, HeaderFacts, Observation, Scalar
 
@@ -84,10 +83,10 @@ def observe(context: GateContext, tools: Tools) -> Observation:
     try:
         numbers, warnings = _dry_run(context, model)
     except (ConversionError, ModelError) as error:
-        if isinstance(error, ConversionError) and blames_machine(error):
+        if isinstance(error, ConversionError) and error.machine:
             raise
         return _seen(_explained(obstacles, error))
-    findings = [*_after_success(obstacles), *_notes(model, mmproj, warnings)]
+    findings = [*_after_success(obstacles), *_unfit(folder), *_notes(model, mmproj, warnings)]
     return _seen(findings, numbers)
 
 
@@ -165,6 +164,25 @@ def _after_success(obstacles: list[Obstacle]) -> list[Finding]:
     ]
 
 
+def _unfit(folder: Path) -> list[Finding]:
+    """Tensors that are missing or misshapen: the converter counts none, llama.cpp refuses them."""
+    try:
+        from harness.engines.mlx_header import lazy_load
+
+        seen = lazy_load(folder).mismatch
+    except (ModelError, ToolMissingError):
+        return []  # MLX does not know it, so it cannot tell
+    wrong = [*seen.missing, *(tensor.name for tensor in seen.misshapen)]
+    if not wrong:
+        return []
+    more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
+    message = (
+        f"it converts, but {shown(wrong[0])}{more} is missing or has another shape than the config "
+        "says, and llama.cpp refuses such a file"
+    )
+    return [Finding(severity="warn", message=message, fix="mend what the load gate says")]
+
+
 def _notes(model: _Model, mmproj: frozenset[str], warnings: tuple[str, ...]) -> list[Finding]:
     notes = remarks(model.config, model.tensors, model.files, mmproj_classes=mmproj)
     if model.tokenizer is not None:
@@ -192,7 +210,10 @@ def _failed(error: ConversionError | ModelError) -> Finding:
         message = str(error).removesuffix(f"; {error.fix}")
         return Finding(severity="fail", message=message, fix=error.fix)
     message, _, fix = str(error).rpartition("; ")
-    return Finding(severity="fail", message=message or fix, fix=fix)
+    if not message or fix.startswith(("do not trust", "expected ")):
+        fix = "get the model from another source"
+        return Finding(severity="fail", message=str(error), fix=fix)
+    return Finding(severity="fail", message=message, fix=fix)
 
 
 def _seen(findings: list[Finding], numbers: dict[str, Scalar] | None = None) -> Observation:

@@ -22,11 +22,9 @@ from harness.records import Finding, HeaderFacts, Known, Observation, Scalar
 
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "U32": "packed"}
 
-_TO_SAFETENSORS = (
-    'convert it on a machine you trust: python -c "from transformers import AutoModelForCausalLM '
-    "as M; M.from_pretrained('ORGANISATION/NAME').save_pretrained('NAME-safetensors')\", then "
-    "harness vet --model-dir NAME-safetensors; or name a repository that has safetensors"
-)
+
+NO_FIXES = ("do not trust", "expected ")
+"""What stands after the last semicolon of some errors and tells nobody what to do."""
 
 
 def observe(context: GateContext, _: Tools) -> Observation:
@@ -42,13 +40,17 @@ def observe(context: GateContext, _: Tools) -> Observation:
             reason = f"the tensors of {name} are not known here"
             fix = f"vet it where the Hub can be reached, or run: harness snapshot {name}"
             return Observation(gate="load", depth="header", not_run=f"{reason}; {fix}")
+    if facts.parts["weights"].standing == "missing" and facts.origin == "folder":
+        reason = "the folder holds no weights, nor headers of any"
+        fix = "put its safetensors files beside config.json; sparse ones with real headers will do"
+        return Observation(gate="load", depth="header", not_run=f"{reason}; {fix}")
     numbers: dict[str, Scalar] = {
         "weight_format": facts.weight_format,
         **{f"{part}_standing": known.standing for part, known in facts.parts.items()},
         "has_tokenizer": has_tokenizer(folder),
     }
     findings: list[Finding] = []
-    by_format = _format_findings(facts)
+    by_format = _format_findings(facts, context)
     try:
         checked = check_model_folder(folder, tokenizer=False)
         numbers |= _folder_numbers(folder, checked)
@@ -74,7 +76,7 @@ def _facts(context: GateContext) -> HeaderFacts:
     )
 
 
-def _format_findings(facts: HeaderFacts) -> list[Finding]:
+def _format_findings(facts: HeaderFacts, context: GateContext) -> list[Finding]:
     """What the repository's file list says: weights that mlx-lm would not even find."""
     if facts.weight_format == "pickle":
         pickles = [n for n in facts.files if n.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
@@ -83,7 +85,7 @@ def _format_findings(facts: HeaderFacts) -> list[Finding]:
             f"its weights are only pickled{named}, which can run code when they are loaded, so "
             "neither mlx-lm nor this harness reads them"
         )
-        return [Finding(severity="fail", message=message, fix=_TO_SAFETENSORS)]
+        return [Finding(severity="fail", message=message, fix=_to_safetensors(context))]
     top = [n for n in facts.files if n.endswith(".safetensors") and "/" not in n]
     if top and not any(name.startswith("model") for name in top):
         first = shown(top[0])
@@ -93,6 +95,16 @@ def _format_findings(facts: HeaderFacts) -> list[Finding]:
         fix = f"download it, rename the file (mv {first} model.safetensors) and vet the folder"
         return [Finding(severity="fail", message=message, fix=fix)]
     return []
+
+
+def _to_safetensors(context: GateContext) -> str:
+    copy = f"{context.subject.label}-safetensors"
+    return (
+        'convert it on a machine you trust: `python -c "from transformers import '
+        f"AutoModelForCausalLM as M; M.from_pretrained('{context.mlx_name}')"
+        f".save_pretrained('{copy}')\"`, then `harness vet --model-dir {copy}`; or name a "
+        "repository that has safetensors"
+    )
 
 
 def _folder_numbers(folder: Path, checked: ModelFolder) -> dict[str, Scalar]:
@@ -146,8 +158,8 @@ def _broken(folder: Path, error: ModelError) -> Finding:
     """An error of the folder or of mlx-lm; the clause after its last semicolon is the fix."""
     text = str(error).replace(str(folder), folder.name)
     message, _, fix = text.rpartition("; ")
-    if not message:
-        return Finding(severity="fail", message=text, fix="choose another base")
+    if not message or fix.startswith(NO_FIXES):
+        return Finding(severity="fail", message=text, fix="get the model from another source")
     return Finding(severity="fail", message=message, fix=fix)
 
 

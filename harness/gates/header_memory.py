@@ -37,8 +37,11 @@ def observe(context: GateContext, tools: Tools) -> Observation:  # noqa: ARG001
     prediction = predict(architecture, wanted)
     numbers = _numbers(context, wanted, prediction)
     fit = largest_that_fits(architecture, wanted, context.budget_low_gb)
+    pickled = context.facts is not None and context.facts.weight_format == "pickle"
+    # mlx-lm converts safetensors only: the name is that of the copy which the load gate asks for.
+    name = f"{context.subject.label}-safetensors" if pickled else context.mlx_name
     if fit is not None and fit.settings != wanted:
-        numbers |= fit_numbers(fit, wanted, context.training, context.repo or context.subject.label)
+        numbers |= fit_numbers(fit, wanted, context.training, name)
     notes: tuple[Finding, ...] = ()
     if architecture.dropped:
         note = f"mlx-lm leaves out {architecture.dropped}, and so does the prediction"
@@ -78,7 +81,8 @@ def asked(context: GateContext) -> dict[str, Any]:
         "context_tokens": context.context_tokens,
         "budget_low_gb": context.budget_low_gb,
         "budget_gb": context.budget_gb,
-        "repo": context.repo,
+        "model": context.mlx_name,
+        "format": None if context.facts is None else context.facts.weight_format,
     }
 
 

@@ -38,7 +38,7 @@ def _smaller(context: GateContext) -> dict[str, Scalar]:
     fit = largest_that_fits(architecture, wanted, context.budget_low_gb)
     if fit is None or fit.settings == wanted:
         return {}
-    return fit_numbers(fit, wanted, context.training, context.repo or context.subject.label)
+    return fit_numbers(fit, wanted, context.training, context.mlx_name)
 
 
 def asked(context: GateContext) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from harness.checkpoints.chat_template import check_chat_template, find_template
 from harness.checkpoints.converter import convert
 from harness.checkpoints.folder import has_tokenizer, read_config, read_weight_headers
-from harness.checkpoints.gguf_failures import blames_machine
 from harness.checkpoints.gguf_forecast import embedding_of, text_config
 from harness.checkpoints.original_tokenizer import OriginalTokenizer, end_tokens, open_original
 from harness.checkpoints.safetensors import shown
@@ -47,7 +46,7 @@ def observe(context: GateContext, tools: Tools) -> Observation:
         # Only now, so that the converter and transformers are not in memory together.
         return _compare_with(file, open_original(folder), folder)
     except (ConversionError, ModelError) as error:
-        if isinstance(error, ConversionError) and blames_machine(error):
+        if isinstance(error, ConversionError) and error.machine:
             raise
         fix = error.fix if isinstance(error, ConversionError) else None
         message = str(error).removesuffix(f"; {fix}")

@@ -62,8 +62,8 @@ _PERIODS: Mapping[str, int] = MappingProxyType(
 )  # fmt: skip
 _DROPPED = frozenset(
     {
-        "quantization", "quantization_config", "auto_map", "_name_or_path", "transformers_version",
-        "torch_dtype", "dtype", "task_specific_params",
+        "quantization", "quantization_config", "auto_map", "model_file", "_name_or_path",
+        "transformers_version", "torch_dtype", "dtype", "task_specific_params",
     }
 )  # fmt: skip
 _EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
