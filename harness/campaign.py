@@ -389,6 +389,7 @@ def _absent(found: NotHere, depth: Depth) -> tuple[Observation, ...]:
 def _unloadable(message: str, depth: Depth) -> tuple[Observation, ...]:
     """The load gate failed before it could run, so the others have nothing to look at."""
     first, *rest = GATES[depth]
-    finding = Finding(severity="fail", message=message)
+    reason, _, fix = message.rpartition("; ")
+    finding = Finding(severity="fail", message=reason or message, fix=fix if reason else None)
     load = Observation(gate=first.name, depth=first.depth, findings=(finding,))
     return (load, *not_run_without(rest))

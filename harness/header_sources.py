@@ -98,7 +98,7 @@ def find_headers(
 
 def folder_facts(folder: Path, source: str = OWN_FILES, note: str = "") -> HeaderFacts:
     """What a model folder, ghost or real, says of itself; `note` is about its tensors."""
-    files = tuple(sorted(file.name for file in folder.iterdir() if file.is_file()))
+    files = tuple(sorted(file.name for file in folder.iterdir() if not file.is_dir()))
     weights = [name for name in files if name.endswith((".safetensors", ".bin", ".pt", ".pth"))]
     read = Known(standing="read", source=source)
     missing = Known(standing="missing", source=source)

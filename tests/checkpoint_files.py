@@ -28,23 +28,25 @@ CONFIG: dict[str, Any] = {
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
 
 
-def llama_shapes() -> dict[str, tuple[int, ...]]:
+def llama_shapes(
+    hidden: int = HIDDEN, ffn: int = FFN, vocab: int = VOCAB
+) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCAB, HIDDEN),
-        "model.norm.weight": (HIDDEN,),
+        "model.embed_tokens.weight": (vocab, hidden),
+        "model.norm.weight": (hidden,),
     }
     for layer in range(LAYERS):
         stem = f"model.layers.{layer}"
         shapes |= {
-            f"{stem}.self_attn.q_proj.weight": (HIDDEN, HIDDEN),
-            f"{stem}.self_attn.k_proj.weight": (HIDDEN // 2, HIDDEN),
-            f"{stem}.self_attn.v_proj.weight": (HIDDEN // 2, HIDDEN),
-            f"{stem}.self_attn.o_proj.weight": (HIDDEN, HIDDEN),
-            f"{stem}.mlp.gate_proj.weight": (FFN, HIDDEN),
-            f"{stem}.mlp.up_proj.weight": (FFN, HIDDEN),
-            f"{stem}.mlp.down_proj.weight": (HIDDEN, FFN),
-            f"{stem}.input_layernorm.weight": (HIDDEN,),
-            f"{stem}.post_attention_layernorm.weight": (HIDDEN,),
+            f"{stem}.self_attn.q_proj.weight": (hidden, hidden),
+            f"{stem}.self_attn.k_proj.weight": (hidden // 2, hidden),
+            f"{stem}.self_attn.v_proj.weight": (hidden // 2, hidden),
+            f"{stem}.self_attn.o_proj.weight": (hidden, hidden),
+            f"{stem}.mlp.gate_proj.weight": (ffn, hidden),
+            f"{stem}.mlp.up_proj.weight": (ffn, hidden),
+            f"{stem}.mlp.down_proj.weight": (hidden, ffn),
+            f"{stem}.input_layernorm.weight": (hidden,),
+            f"{stem}.post_attention_layernorm.weight": (hidden,),
         }
     return shapes
 

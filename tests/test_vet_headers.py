@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_files import CONFIG, llama_shapes
 from conftest import RunHarness
 
 from harness.checkpoints.ghost import TensorShape, write_ghost
@@ -101,6 +102,34 @@ def test_a_folder_with_mlx_quantised_tensors_is_told_before_it_is_converted(
     assert "model.embed_tokens.biases" in gates["gguf"]["reason"]
     assert "--dequantize" in gates["gguf"]["fix"]
     assert gates["tokenizer"]["status"] == "NOT_RUN"
+
+
+@pytest.mark.real
+def test_a_broken_folder_and_a_namesake_do_not_stop_the_others(
+    run_harness: RunHarness, tmp_path: Path
+) -> None:
+    config = {**CONFIG, "vocab_size": 64, "hidden_size": 64, "intermediate_size": 128}
+    shapes = llama_shapes(hidden=64, ffn=128, vocab=64)
+    tensors = {name: TensorShape("BF16", shape) for name, shape in shapes.items()}
+    first = write_ghost(tmp_path / "a" / "My Model", config, tensors)
+    second = write_ghost(tmp_path / "b" / "My Model", {**config, "rope_theta": 5e5}, tensors)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{nope")
+    folders = [word for f in (first, broken, second, first) for word in ("--model-dir", f)]
+    done = run_harness("vet", *folders, "-f", "json", "-o", tmp_path / "out")
+    assert done.code == 1, done.err
+    found = json.loads(done.out)["candidates"]
+    names = [each["name"] for each in found]
+    # The same folder given twice is looked at once; another of that name has a name of its own.
+    assert names[:2] == ["my-model", "broken"] and len(names) == 3
+    assert names[2].startswith("my-model ")
+    assert statuses(found[0])["load"] == statuses(found[2])["load"] == "PASS"
+    load = found[1]["gates"]["load"]
+    assert load["status"] == "FAIL" and "not valid JSON" in load["reason"] and load["fix"]
+    assert set(statuses(found[1]).values()) == {"FAIL", "NOT_RUN"}
+    advice = json.loads(done.out)["recommendation"]
+    assert advice["next_command"] == "harness vet --model-dir 'My Model' --depth twin"
 
 
 @pytest.mark.real

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,10 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from filelock import FileLock
 
+from harness.checkpoints.child import process_group
 from harness.checkpoints.converter_install import PACKAGE, fetch_converter, runtime_version
 from harness.checkpoints.folder import ModelFolder, check_model_folder, check_tokenizer_folder
 from harness.checkpoints.gguf_failures import explain_failure
@@ -232,7 +232,7 @@ def _run_process(converter: Path, runs: Sequence[_Run], timeout_s: float) -> int
     if all(run.job.mode != "write" for run in runs):
         # There is nothing to compute, and each thread would take its share of the memory.
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with runs[0].log.open("ab") as sink, _process_group(own, sink, environment) as process:
+    with runs[0].log.open("ab") as sink, process_group(own, sink, environment) as process:
         ended, since = 0, time.monotonic()
         while True:
             try:
@@ -361,27 +361,6 @@ def _safe_view(job: ConversionJob, work: Path) -> Path:
         # Gemma 3's class asks whether this file is there before it asks what is in it.
         (view / "tokenizer.model").touch()
     return view
-
-
-@contextmanager
-def _process_group(
-    command: list[str], sink: IO[bytes], environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in its own process group, which is gone when the block is left."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sink,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def _warnings(log: str) -> tuple[str, ...]:

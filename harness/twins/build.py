@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from harness.checkpoints.child import process_group
 from harness.checkpoints.safetensors import shown
 from harness.engines.protocol import Logits
 from harness.twins.shrink import RESERVED, VOCABULARY
@@ -57,21 +57,12 @@ def reference_process(
         sys.executable, "-P", str(_CHILD), str(os.getpid()), str(source),
         str(work / "texts.json"), str(out), str(seed),
     ]  # fmt: skip
-    with (work / "reference.log").open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            start_new_session=True,
-        )
-    try:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with (
+        (work / "reference.log").open("wb") as sink,
+        process_group(command, sink, environment) as process,
+    ):
         yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def read_reference(process: subprocess.Popen[bytes], work: Path, out: Path) -> Reference:
