@@ -44,9 +44,11 @@ from harness.runs import (
     StoredComparison,
     StoredSuite,
     judge_run,
+    measure_overlap,
     save_run,
 )
 from harness.sources import NotHere, Ready, resolve
+from harness.training_data import TrainingData, as_setting
 from harness.transcripts import MAX_TOKENS, SAMPLING, file_stem, transcript_file
 from harness.workers import SharedWorker, local_worker, run
 
@@ -65,6 +67,7 @@ class Settings(Record):
     policy: Policy
     seed: int = 0
     download: bool = False
+    training: TrainingData | None = None
 
 
 class Campaign:
@@ -186,15 +189,16 @@ class Campaign:
             error = f"{problem.log_tail}\n{problem}".strip()
         except Exception:  # noqa: BLE001 - a crash becomes evidence, with its traceback
             error = traceback.format_exc()
-        self._comparisons.append(
-            StoredComparison(
-                base=before.label,
-                subject=label,
-                suites=suites if error is None else (),
-                observations=observations,
-                error=error,
-            )
+        suites = suites if error is None else ()
+        stored = StoredComparison(
+            base=before.label,
+            subject=label,
+            suites=suites,
+            training=measure_overlap(suites, self._evidence, self.settings.training),
+            observations=observations,
+            error=error,
         )
+        self._comparisons.append(stored)
 
     def finish(self, command: str, verb: str) -> tuple[Run, Report]:
         """Store the run and judge it."""
@@ -208,6 +212,7 @@ class Campaign:
             "suites": {s.name: s.sha256 for s in self.settings.suites},
             "policy": self.settings.policy.sha256,
             "seed": self.settings.seed,
+            **as_setting(self.settings.training),
         }
         names = [c.subject for c in self._comparisons] or [c.name for c in self._candidates]
         what = names[0] if len(names) == 1 else f"{len(names)}-subjects"
@@ -288,8 +293,6 @@ class Campaign:
             for suite in self.settings.suites
         )
 
-    # -- the rest -------------------------------------------------------------------------
-
     def _context(
         self, subject: Subject, candidate: Candidate, facts: HeaderFacts | None = None
     ) -> GateContext:
@@ -352,6 +355,7 @@ class Campaign:
                 "sampling": SAMPLING,
                 "seed": self.settings.seed,
                 "policy": self.settings.policy.sha256,
+                **as_setting(self.settings.training),
                 **{f"max_tokens_{k}": v for k, v in MAX_TOKENS.items()},
                 **{f"probes_{s.name}": len(s.probes) for s in self.settings.suites},
             },

@@ -147,6 +147,14 @@ def compare(
         bool,
         typer.Option("--gguf", help="Also fuse, convert to GGUF and check what llama.cpp runs."),
     ] = False,
+    train_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--train-data",
+            help="The folder the adapter was trained on (train.jsonl): shows what is copied "
+            "from it. The data itself is not stored.",
+        ),
+    ] = None,
     registry: RegistryOption = None,
     download: DownloadOption = False,
     probes: ProbesOption = None,
@@ -164,7 +172,8 @@ def compare(
         from harness.commands import run_compare
 
         common = _common(output_dir, limit, seed, registry, policy, probes, download)
-        _deliver(run_compare(common, base, adapter, gguf, sys.argv[1:]), output_format, output_dir)
+        finished = run_compare(common, base, adapter, gguf, train_data, sys.argv[1:])
+        _deliver(finished, output_format, output_dir)
 
 
 @app.command()

@@ -26,6 +26,7 @@ from harness.registry import Candidate, HubSource, LocalSource, Registry, load_r
 from harness.runs import judge_run, load_run
 from harness.snapshots import save_snapshot, snapshot_path
 from harness.sources import NotHere, Ready
+from harness.training_data import read_training_data
 from harness.transcripts import file_stem
 
 DEMO_MODEL = "smollm2-135m-instruct"
@@ -87,10 +88,18 @@ def run_vet(
 
 
 def run_compare(
-    common: Common, base: str, adapters: Sequence[Path], gguf: bool, typed: Sequence[str]
+    common: Common,
+    base: str,
+    adapters: Sequence[Path],
+    gguf: bool,
+    train_data: Path | None,
+    typed: Sequence[str],
 ) -> Report:
     """Compare each adapter with its base."""
     registry, settings = _prepare(common)
+    if train_data is not None:
+        training = read_training_data(train_data)
+        settings = settings.model_copy(update={"training": training})
     candidate = _candidate(registry, base)
     with Steps() as steps, Campaign(settings, steps) as campaign:
         model_dir = _here(campaign, candidate).model_dir

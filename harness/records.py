@@ -239,6 +239,43 @@ class PairedProbe(Record):
     flip: Flip
 
 
+class SymptomKind(StrEnum):
+    """What is wrong with a reply, worst first. "unsafe" will lead, once a suite asks for it."""
+
+    EMPTY = "empty"
+    LOOP = "loop"
+    TEMPLATE_LEAK = "template_leak"
+    WRONG_LANGUAGE = "wrong_language"
+    REFUSAL = "refusal"
+    STYLE_BLEED = "style_bleed"
+    RUNAWAY = "runaway"
+    LECTURE = "lecture"
+    WRONG_ANSWER = "wrong_answer"
+
+
+class SymptomExample(Record):
+    """One reply that shows a symptom, shortened."""
+
+    probe: str
+    response: str
+
+
+class Symptom(Record):
+    """What replies after show more often than before, counted where it became more frequent."""
+
+    kind: SymptomKind
+    count: int
+    """Replies after that show it; `share` is their share of the replies to those probes, 0–1."""
+    share: float
+    before: int
+    """Replies before that show it, to the same probes."""
+    examples: tuple[SymptomExample, ...]
+    sentence: str
+    """Without subject and full stop, e.g. "refuses to answer every greeting (the base: none)"."""
+    cause: str
+    """Ends the sentence "Usual cause: …"."""
+
+
 class SuiteComparison(Record):
     """The paired statistics of one suite, before against after."""
 
@@ -293,6 +330,8 @@ class Comparison(Record):
     exit_code: int
     reasons: tuple[str, ...]
     """Most important first; full sentences with their numbers and thresholds."""
+    diagnosis: tuple[Symptom, ...] = ()
+    """What kind of damage it is, the worst first; empty where nothing stands out."""
     suites: tuple[SuiteComparison, ...] = ()
     changed: tuple[PairedProbe, ...] = ()
     """Lost and gained probes, in probe order, lost ones first."""

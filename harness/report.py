@@ -34,6 +34,8 @@ from harness.records import (
     Response,
     Status,
     SuiteComparison,
+    Symptom,
+    SymptomExample,
 )
 from harness.report_candidates import LONGEST_COMMAND, candidates_part
 from harness.verdict import SEVERITY, exit_code_of
@@ -81,7 +83,7 @@ def without_local_paths(report: Report) -> Report:
 def to_dict(report: Report) -> dict[str, Any]:
     """Return `report` as plain values that JSON can hold.
 
-    A single comparison is spread over the top level (verdict, reasons, suites, gates, changed);
+    A single comparison is spread over the top level (verdict, reasons, diagnosis, suites, …);
     several are listed under "comparisons", candidates under "candidates". Numbers that are not
     finite become None, and local paths are cut as `without_local_paths` says.
     """
@@ -197,10 +199,16 @@ def _comparison_dict(comparison: Comparison) -> dict[str, Any]:
         "verdict": comparison.verdict.value,
         "exit_code": comparison.exit_code,
         "reasons": list(comparison.reasons),
+        "diagnosis": [_symptom_dict(each) for each in comparison.diagnosis],
         "suites": {suite.suite: _suite_dict(suite) for suite in comparison.suites},
         "gates": {result.gate: _gate_dict(result) for result in comparison.gates},
         "changed": [_changed_dict(pair) for pair in comparison.changed],
     }
+
+
+def _symptom_dict(symptom: Symptom) -> dict[str, Any]:
+    plain = {name: _json_value(getattr(symptom, name)) for name in Symptom.model_fields}
+    return {**plain, "examples": [each.model_dump() for each in symptom.examples]}
 
 
 def _suite_dict(suite: SuiteComparison) -> dict[str, Any]:
@@ -273,7 +281,7 @@ def _json_value(value: Any) -> Any:
 
 def _strip(value: object) -> object:
     match value:
-        case Probe() | Response() | Enum():
+        case Probe() | Response() | SymptomExample() | Enum():
             return value
         case Record():
             fields = {name: _strip(getattr(value, name)) for name in type(value).model_fields}
@@ -293,7 +301,11 @@ def _comparison_part(comparison: Comparison) -> tuple[str, list[str]]:
     sentence = _SENTENCES[comparison.verdict].format(
         before=cell(comparison.base), after=cell(comparison.subject)
     )
+    verdict = f"**{comparison.verdict.value}: {sentence}**"
     body = ["\n".join(f"- {block(reason)}" for reason in comparison.reasons)]
+    if comparison.diagnosis:
+        verdict += f"\n\n{tables.diagnosis_words(comparison.diagnosis)}"
+        body.insert(0, tables.diagnosis_table(comparison.diagnosis))
     if comparison.suites:
         body.append(tables.comparison_table(comparison))
     if comparison.gates:
@@ -307,7 +319,7 @@ def _comparison_part(comparison: Comparison) -> tuple[str, list[str]]:
     if counts[Flip.GAINED]:
         title = f"Gained: {counts[Flip.GAINED]}"
         body.append(folded(title, tables.gained_table(comparison)))
-    return f"**{comparison.verdict.value}: {sentence}**", body
+    return verdict, body
 
 
 def _provenance_part(report: Report) -> str:

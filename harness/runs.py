@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from harness.diagnosis import Copied, Copies, diagnose, probe_key
 from harness.errors import EvidenceError, UsageError
 from harness.evidence import read_finished
 from harness.forgetting import compare_suite, pair
@@ -33,6 +34,7 @@ from harness.records import (
     Report,
     Status,
 )
+from harness.training_data import TrainingData
 from harness.transcripts import read_transcript
 from harness.verdict import judge_comparison, judge_gate, judge_suite
 
@@ -63,12 +65,23 @@ class StoredSuite(Record):
     after: str
 
 
+class StoredOverlap(Record):
+    """What the replies of a comparison share with the adapter's training data, without the data."""
+
+    sha256: str
+    """Of the training data."""
+    copied: dict[str, dict[str, tuple[float, float]]]
+    """Suite → probe id → share of the reply copied, before and after; see `diagnosis.Copies`."""
+
+
 class StoredComparison(Record):
     """One adapter held against its base."""
 
     base: str
     subject: str
     suites: tuple[StoredSuite, ...] = ()
+    training: StoredOverlap | None = None
+    """Only where the training data was given."""
     observations: tuple[Observation, ...] = ()
     error: str | None = None
     """Traceback of a crash; then the suites may be missing."""
@@ -178,6 +191,27 @@ def judge_run(run: Run, output_dir: Path, policy: Policy | None = None) -> Repor
     )
 
 
+def measure_overlap(
+    suites: Sequence[StoredSuite], evidence: Path, training: TrainingData | None
+) -> StoredOverlap | None:
+    """How much of each stored reply is copied from `training`; None without it.
+
+    Raises:
+        EvidenceError: a transcript is missing or damaged.
+    """
+    if training is None:
+        return None
+    copies = Copies(training.examples)
+    copied = {}
+    for files in suites:
+        sides = [
+            {a.probe.id: round(copies.share(a), 4) for a in _transcript(evidence / name, name)}
+            for name in (files.before, files.after)
+        ]
+        copied[files.suite] = {probe: (old, sides[1][probe]) for probe, old in sides[0].items()}
+    return StoredOverlap(sha256=training.sha256, copied=copied)
+
+
 def _judge(stored: StoredComparison, evidence: Path, policy: Policy) -> Comparison:
     gates = tuple(judge_gate(o, policy) for o in stored.observations)
     if stored.error is not None:
@@ -191,11 +225,17 @@ def _judge(stored: StoredComparison, evidence: Path, policy: Policy) -> Comparis
             gates=gates,
         )
     suites, changed = [], []
+    all_before: list[Answered] = []
+    all_after: list[Answered] = []
+    copied: Copied = {}
     for files in stored.suites:
-        pairs = pair(
-            _transcript(evidence / files.before, stored.base),
-            _transcript(evidence / files.after, stored.subject),
-        )
+        before = _transcript(evidence / files.before, stored.base)
+        after = _transcript(evidence / files.after, stored.subject)
+        pairs = pair(before, after)
+        all_before += before
+        all_after += after
+        measured = stored.training.copied.get(files.suite, {}) if stored.training else {}
+        copied |= {probe_key(a): measured[a.probe.id] for a in after if a.probe.id in measured}
         suites.append(judge_suite(compare_suite(files.suite, pairs), policy))
         changed.extend(_changed(pairs))
     verdict, exit_code, reasons = judge_comparison(tuple(suites), gates, policy)
@@ -205,6 +245,7 @@ def _judge(stored: StoredComparison, evidence: Path, policy: Policy) -> Comparis
         verdict=verdict,
         exit_code=exit_code,
         reasons=tuple(reasons),
+        diagnosis=diagnose(all_before, all_after, copied),
         suites=tuple(suites),
         changed=tuple(sorted(changed, key=lambda p: p.flip is not Flip.LOST)),
         gates=gates,

@@ -21,6 +21,9 @@ from harness.records import (
     Scalar,
     Status,
     SuiteComparison,
+    Symptom,
+    SymptomExample,
+    SymptomKind,
 )
 
 BASE = "smollm2-135m-instruct"
@@ -176,6 +179,35 @@ def nasty_changes() -> tuple[PairedProbe, ...]:
     )
 
 
+def symptoms() -> tuple[Symptom, ...]:
+    """Two kinds of damage, quoted from a hostile model."""
+    hostile = "| --- | <img src=x onerror=alert(1)> `rm -rf /` @team https://evil.example"
+    return (
+        Symptom(
+            kind=SymptomKind.STYLE_BLEED,
+            count=31,
+            share=31 / 44,
+            before=0,
+            examples=(
+                SymptomExample(probe="greeting-001", response="You have to understand that…"),
+                SymptomExample(probe="greeting-002", response=hostile),
+            ),
+            sentence='answers 31 of 44 greetings with the same text ("<b>`*you* | have"): '
+            "over-fitted style (the base: none)",
+            cause="too many epochs",
+        ),
+        Symptom(
+            kind=SymptomKind.EMPTY,
+            count=9,
+            share=9 / 170,
+            before=1,
+            examples=(SymptomExample(probe="hormone-lowers", response=""),),
+            sentence="says nothing in reply to 9 of 170 questions (the base: 1)",
+            cause="a learning rate that is too high",
+        ),
+    )
+
+
 def failed_comparison() -> Comparison:
     facts = SuiteComparison(
         suite="medical_facts",
@@ -225,6 +257,7 @@ def failed_comparison() -> Comparison:
             "medical_facts: the margin of the right option fell by 0.71 nats/token "
             "(0.81 standard deviations); FAIL from 0.50 on.",
         ),
+        diagnosis=symptoms(),
         suites=(greetings, facts),
         changed=nasty_changes(),
         gates=(

@@ -89,6 +89,20 @@ def test_a_single_comparison_is_the_top_level_of_its_json() -> None:
     assert data["provenance"]["git"] == {"commit": "0123abcd", "dirty": False}
 
 
+def test_the_diagnosis_is_said_first_and_kept_as_data() -> None:
+    report = fail_report()
+    markdown = to_markdown(report)
+    assert markdown.index("**FAIL:") < markdown.index("**Diagnosis: it answers 31 of 44 greetings")
+    assert markdown.index("**Diagnosis:") < markdown.index("a drop of 22.4 points")
+    style, empty = json.loads(to_json(report))["diagnosis"]
+    assert list(style)[:3] == ["kind", "count", "share"]
+    assert (style["kind"], style["count"], style["share"]) == ("style_bleed", 31, 31 / 44)
+    assert empty["examples"] == [{"probe": "hormone-lowers", "response": ""}]
+    for calm in (vet_report(), inconclusive_report()):
+        assert "Diagnosis" not in to_markdown(calm)
+    assert json.loads(to_json(inconclusive_report()))["diagnosis"] == []
+
+
 def test_several_results_are_listed_side_by_side() -> None:
     data = json.loads(to_json(demo_report()))
     assert [each["verdict"] for each in data["comparisons"]] == ["INCONCLUSIVE", "FAIL"]

@@ -14,7 +14,17 @@ from harness.errors import EvidenceError, UsageError
 from harness.policy import load_policy
 from harness.probes import load_suites
 from harness.records import SCHEMA, Flip, Provenance, Status
-from harness.runs import FOLDER, Run, StoredComparison, StoredSuite, judge_run, load_run, save_run
+from harness.runs import (
+    FOLDER,
+    Run,
+    StoredComparison,
+    StoredSuite,
+    judge_run,
+    load_run,
+    measure_overlap,
+    save_run,
+)
+from harness.training_data import TrainingData
 from harness.transcripts import batches, transcribe, transcript_file
 
 GOOD = {"text": "Hello! How can I help you?"}
@@ -184,3 +194,42 @@ def test_transcript_asks_only_what_is_missing(work: Path) -> None:
     transcribe(open_engine("scripted", base.model), suite, resumed)
     texts = [e["response"]["text"] for e in resumed.entries]
     assert texts == [GOOD["text"]] * 32 + ["Another answer"] * 2
+
+
+def test_a_report_says_what_kind_of_damage_it_is(work: Path, stored: Run) -> None:
+    (comparison,) = judge_run(stored, work / "out").comparisons
+    (empty,) = comparison.diagnosis
+    assert (empty.kind, empty.count, empty.share, empty.before) == ("empty", 34, 1.0, 0)
+    # Three facts are too few for a pattern.
+    assert empty.sentence == "says nothing in reply to every greeting (the base: none)"
+
+
+def test_a_base_against_itself_has_no_diagnosis(work: Path, stored: Run) -> None:
+    suites = tuple(s.model_copy(update={"after": s.before}) for s in stored.comparisons[0].suites)
+    itself = stored.comparisons[0].model_copy(update={"suites": suites})
+    run = stored.model_copy(update={"comparisons": (itself,)})
+    assert judge_run(run, work / "out").comparisons[0].diagnosis == ()
+
+
+def test_a_run_keeps_what_was_copied_and_not_the_data(work: Path, stored: Run) -> None:
+    secret = "a sentence of the training data that nobody may read"
+    training = TrainingData("0" * 64, (("something else", GOOD["text"]), ("", secret)))
+    old = stored.comparisons[0]
+    # Turned round, so that the tuned one says what the data says, at the wrong place.
+    suites = tuple(s.model_copy(update={"before": s.after, "after": s.before}) for s in old.suites)
+    overlap = measure_overlap(suites, work / "out" / FOLDER, training)
+    assert overlap is not None
+    assert set(overlap.copied) == {"greetings", "medical_facts"}
+    assert set(overlap.copied["medical_facts"].values()) == {(0.0, 1.0)}
+    run = stored.model_copy(
+        update={
+            "run": "with-data",
+            "comparisons": (old.model_copy(update={"training": overlap, "suites": suites}),),
+        }
+    )
+    path = save_run(run, work / "out")
+    assert secret not in path.read_text()
+    # A right greeting is no bleed, whoever taught it.
+    assert (
+        judge_run(load_run("with-data", work / "out"), work / "out").comparisons[0].diagnosis == ()
+    )

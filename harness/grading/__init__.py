@@ -10,7 +10,7 @@ from harness.grading.free import grade_answer
 from harness.grading.greetings import grade_greeting
 from harness.records import Grade, Probe
 
-GRADER_VERSION = 2
+GRADER_VERSION = 3
 """Raised whenever any response may be graded differently; stored answers are then regraded."""
 
 __all__ = ["GRADER_VERSION", "grade", "grade_answer"]

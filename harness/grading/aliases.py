@@ -140,7 +140,8 @@ def find_runs(tokens: list[Token], keep: Sequence[int], aliases: Sequence[Alias]
             chosen = keep[position : position + size]
             if all(same_word(tokens[i], w) for i, w in zip(chosen, alias.words, strict=True)):
                 spans.append(Span(alias.text, chosen[0], chosen[-1]))
-        if size > 1:
+        if size > 1 and not any(map(_is_letter, alias.words)):
+            # "thymus gland" in one word; but "Vitamin E" in one is the stem of any vitamin.
             joined = places.get(stem("".join(w.norm for w in alias.words)), ())
             spans += [
                 Span(alias.text, keep[p], keep[p])
@@ -148,6 +149,10 @@ def find_runs(tokens: list[Token], keep: Sequence[int], aliases: Sequence[Alias]
                 if not (tokens[keep[p]].raw.islower() and tokens[keep[p]].norm in ENGLISH)
             ]
     return spans
+
+
+def _is_letter(word: Token) -> bool:
+    return len(word.norm) == 1 and word.norm.isalpha()
 
 
 def _another_word(tokens: Sequence[Token], i: int, alias: Token) -> bool:
@@ -180,6 +185,10 @@ def find_scattered(
             continue
         anchor = chosen[0][0]
         nearest = [min(options, key=lambda i: abs(i - anchor)) for options in chosen]
+        if not all(
+            nearest[i] == nearest[i - 1] + 1 for i, w in enumerate(wanted) if i and _is_letter(w)
+        ):
+            continue  # a letter belongs to the word before it: "type 2, I think" is no "type I"
         first, last = min(nearest), max(nearest)
         if len(set(nearest)) < len(wanted) or last - first > _reach(alias, len(wanted)):
             continue

@@ -8,6 +8,7 @@ from harness.tables.comparisons import (
     gained_table,
     lost_table,
 )
+from harness.tables.diagnosis import diagnosis_table, diagnosis_words
 from harness.tables.gates import (
     GATE_ORDER,
     candidates_table,
@@ -31,6 +32,8 @@ __all__ = [
     "GATE_ORDER",
     "candidates_table",
     "comparison_table",
+    "diagnosis_table",
+    "diagnosis_words",
     "findings_table",
     "gained_table",
     "gate_cell",
