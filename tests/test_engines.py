@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from harness.checkpoints import default_cache_dir
 from harness.checkpoints.converter import convert
 from harness.engines import ENGINES, open_engine
 from harness.errors import AdapterError, ModelError, UsageError
+from harness.machine import cache_root
 from harness.records import Question, Response, Subject
 from harness.worker import load_subject
 from harness.workers import local_worker, run
@@ -211,7 +211,7 @@ def test_llama_cpp_runs_the_same_model(
     embedded: Path, base_responses: list[Response], tmp_path: Path
 ) -> None:
     file = tmp_path / "model.gguf"
-    convert(embedded, file, "f16", cache_dir=default_cache_dir())
+    convert(embedded, file, "f16", cache_dir=cache_root())
     engine = open_engine("llamacpp", file)
     try:
         replies = engine.ask(QUESTIONS)

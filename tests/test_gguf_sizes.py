@@ -12,7 +12,6 @@ import pytest
 from checkpoint_files import CONFIG, write_json
 from safetensors.numpy import save_file
 
-from harness.checkpoints import default_cache_dir
 from harness.checkpoints.converter import ConversionInfo, ConversionJob, convert_all
 from harness.checkpoints.gguf_sizes import (
     Mixture,
@@ -23,6 +22,7 @@ from harness.checkpoints.gguf_sizes import (
     read_plan,
 )
 from harness.errors import ConversionError
+from harness.machine import cache_root
 
 LINE = "INFO:hf-to-gguf:{},   torch.bfloat16 --> {}, shape = {{{}}}\n"
 TOTAL = "INFO:gguf.gguf_writer:/x/m.gguf: n_tensors = {}, total_size = 1.0M\n"
@@ -158,7 +158,7 @@ def test_sizes_are_those_of_llama_cpp(tmp_path: Path) -> None:
         for f in folders
     ]
     for info, experts in zip(
-        convert_all(jobs, cache_dir=default_cache_dir()), folders.values(), strict=True
+        convert_all(jobs, cache_dir=cache_root()), folders.values(), strict=True
     ):
         assert isinstance(info, ConversionInfo)
         plan = read_plan(info.log)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from checkpoint_files import CONFIG, llama_shapes
 from gguf_classes import CLASSES
-from gguf_context import context, facts, no_tools
+from header_context import context, facts, no_tools
 
-from harness.checkpoints import default_cache_dir
 from harness.checkpoints.converter import ConversionJob, convert_all
 from harness.checkpoints.gguf_forecast import Obstacle
 from harness.checkpoints.ghost import TensorShape, write_ghost
@@ -19,6 +18,7 @@ from harness.errors import ConversionError
 from harness.gates import header_gguf
 from harness.judges import judge_gate
 from harness.judges.header_gguf import judge
+from harness.machine import cache_root
 from harness.policy import load_policy
 from harness.records import Finding, HeaderFacts, Known, Observation, Scalar, Status
 
@@ -61,7 +61,7 @@ def test_the_converter_agrees_on_every_class(tmp_path: Path) -> None:
                       outtype="bf16", mode="dry_run", vocabulary="none")
         for folder in folders
     ]  # fmt: skip
-    outcomes = convert_all(jobs, cache_dir=default_cache_dir())
+    outcomes = convert_all(jobs, cache_dir=cache_root())
     for case, outcome in zip(CLASSES, outcomes, strict=True):
         stopped = isinstance(outcome, ConversionError)
         assert stopped == case.converter_stops, (case.name, outcome)

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from header_context import context, no_tools
 
 from harness.checkpoints.ghost import TensorShape, tensors_of, write_ghost
 from harness.checkpoints.load_failures import Mismatch, Misshapen, explain_mismatch
 from harness.errors import ModelError
 from harness.gates import header_load
-from harness.gates.context import GateContext, Tools
+from harness.gates.context import GateContext
 from harness.judges.header_load import judge
 from harness.policy import load_policy
-from harness.records import HeaderFacts, Known, Observation, Scalar, Status, Subject
-from harness.registry import TrainingSettings, load_registry
+from harness.records import HeaderFacts, Known, Observation, Scalar, Status
+from harness.registry import load_registry
 from harness.snapshots import ghost_of, load_snapshot
 
 ROOT = Path(__file__).parents[1]
@@ -37,28 +38,8 @@ NUMBERS: dict[str, Scalar] = {
 Tensors = dict[str, TensorShape]
 
 
-def no_tools() -> Tools:
-    def fail(*_: object) -> Any:
-        raise AssertionError("the gate needs no engine and no answers")
-
-    return Tools(engine=fail, transcript=fail)
-
-
 def look(folder: Path, facts: HeaderFacts | None = None) -> Observation:
-    context = GateContext(
-        subject=Subject(label="tiny", engine="mlx", model=folder, fingerprint={}),
-        budget_gb=16.0,
-        budget_low_gb=11.0,
-        facts=facts,
-        context_tokens=2048,
-        training=TrainingSettings(),
-        suites=(),
-        evidence_dir=folder,
-        work_dir=folder,
-        cache_dir=folder,
-        seed=0,
-    )
-    seen = header_load.observe(context, no_tools())
+    seen = header_load.observe(context(folder, folder, facts), no_tools())
     assert (seen.gate, seen.depth) == ("load", "header")
     assert all(one.message.isprintable() for one in seen.findings)
     assert all(one.fix for one in seen.findings if one.severity == "fail")

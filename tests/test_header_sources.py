@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_hub import FILES, SHA, FakeHub, Hollow, serving
+from fake_hub import FILES, SHA, FakeHub, Hollow, candidate, nobody_listens, serving
 
 from harness.checkpoints.ghost import TensorShape, ghost_header, tensors_of, write_ghost
 from harness.errors import ModelError
@@ -50,15 +49,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-    return f"127.0.0.1:{port}"
-
-
-def candidate(**source: object) -> Candidate:
-    return Candidate(name="tiny", source=source or {"repo": "org/tiny"}, licence="MIT", why="Test.")
+    endpoint = nobody_listens()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{endpoint}")
+    return endpoint
 
 
 def find(place: Path, one: Candidate | None = None, **options: Any) -> FoundHeaders:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_hub import FILES, SHA, FakeHub, serving
+from fake_hub import FILES, SHA, FakeHub, candidate, nobody_listens, serving
 
 from harness.errors import FetchError
 from harness.pins import read_lock
@@ -37,15 +37,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> str:
     """An endpoint where nobody listens."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-    return f"127.0.0.1:{port}"
-
-
-def candidate(**source: object) -> Candidate:
-    return Candidate(name="tiny", source=source or {"repo": "org/tiny"}, licence="MIT", why="Test.")
+    endpoint = nobody_listens()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{endpoint}")
+    return endpoint
 
 
 def ask(place: Path, one: Candidate | None = None, *, download: bool = False) -> Resolved:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from checkpoint_files import CONFIG, write_json
-from gguf_context import context, facts, no_tools
+from header_context import context, facts, no_tools
 
-from harness.checkpoints import default_cache_dir
 from harness.checkpoints.converter import (
     ConversionInfo,
     ConversionJob,
@@ -24,6 +23,7 @@ from harness.errors import ConversionError, ModelError
 from harness.gates import tokenizer
 from harness.judges import judge_gate
 from harness.judges.tokenizer import judge
+from harness.machine import cache_root
 from harness.policy import load_policy
 from harness.records import Observation, Scalar, Status
 
@@ -178,7 +178,7 @@ def converted(
         ConversionJob(model_dir=folder, out_file=root / f"{name}.gguf", mode="vocabulary_only")
         for name, folder in folders.items()
     ]
-    return dict(zip(folders, convert_all(jobs, cache_dir=default_cache_dir()), strict=True))
+    return dict(zip(folders, convert_all(jobs, cache_dir=cache_root()), strict=True))
 
 
 def file_of(outcome: ConversionInfo | ConversionError) -> Path:

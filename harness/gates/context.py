@@ -11,6 +11,7 @@ from harness.engines.protocol import Engine
 from harness.records import (
     Answered,
     Depth,
+    Finding,
     HeaderFacts,
     Observation,
     Outcome,
@@ -20,6 +21,9 @@ from harness.records import (
     Subject,
 )
 from harness.registry import TrainingSettings
+
+_NO_FIXES = ("do not trust", "expected ")
+# What stands after the last semicolon of some errors and tells nobody what to do.
 
 
 class GateContext(Record):
@@ -67,6 +71,14 @@ class Gate(NamedTuple):
     """How much it looks at; "header" gates need no weights."""
     version: int = 1
     """Raised when the same model would give another observation."""
+
+
+def failing(sentence: str) -> Finding:
+    """An error's sentence as a finding; the clause after its last semicolon is the fix."""
+    message, _, fix = sentence.rpartition("; ")
+    if not message or fix.startswith(_NO_FIXES):
+        return Finding(severity="fail", message=sentence, fix="get the model from another source")
+    return Finding(severity="fail", message=message, fix=fix)
 
 
 def counted(answers: Sequence[Answered]) -> dict[str, Scalar]:

@@ -38,7 +38,7 @@ from harness.checkpoints.gguf_vocabulary import (
 )
 from harness.checkpoints.safetensors import shown
 from harness.errors import ConversionError, ModelError, ToolMissingError
-from harness.gates.context import Gate, GateContext, Tools
+from harness.gates.context import Gate, GateContext, Tools, failing
 from harness.records import Finding, HeaderFacts, Observation, Scalar
 
 _SAFETENSORS = (
@@ -209,11 +209,7 @@ def _failed(error: ConversionError | ModelError) -> Finding:
     if isinstance(error, ConversionError) and error.fix is not None:
         message = str(error).removesuffix(f"; {error.fix}")
         return Finding(severity="fail", message=message, fix=error.fix)
-    message, _, fix = str(error).rpartition("; ")
-    if not message or fix.startswith(("do not trust", "expected ")):
-        fix = "get the model from another source"
-        return Finding(severity="fail", message=str(error), fix=fix)
-    return Finding(severity="fail", message=message, fix=fix)
+    return failing(str(error))
 
 
 def _seen(findings: list[Finding], numbers: dict[str, Scalar] | None = None) -> Observation:

@@ -17,14 +17,10 @@ from harness.checkpoints.folder import (
 from harness.checkpoints.load_failures import explain_mismatch
 from harness.checkpoints.safetensors import DTYPE_BITS, shown
 from harness.errors import ModelError
-from harness.gates.context import Gate, GateContext, Tools
+from harness.gates.context import Gate, GateContext, Tools, failing
 from harness.records import Finding, HeaderFacts, Known, Observation, Scalar
 
 DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "U32": "packed"}
-
-
-NO_FIXES = ("do not trust", "expected ")
-"""What stands after the last semicolon of some errors and tells nobody what to do."""
 
 
 def observe(context: GateContext, _: Tools) -> Observation:
@@ -155,12 +151,8 @@ def _load(folder: Path, numbers: dict[str, Scalar]) -> list[Finding]:
 
 
 def _broken(folder: Path, error: ModelError) -> Finding:
-    """An error of the folder or of mlx-lm; the clause after its last semicolon is the fix."""
-    text = str(error).replace(str(folder), folder.name)
-    message, _, fix = text.rpartition("; ")
-    if not message or fix.startswith(NO_FIXES):
-        return Finding(severity="fail", message=text, fix="get the model from another source")
-    return Finding(severity="fail", message=message, fix=fix)
+    """An error of the folder or of mlx-lm."""
+    return failing(str(error).replace(str(folder), folder.name))
 
 
 def asked(context: GateContext) -> dict[str, Any]:

